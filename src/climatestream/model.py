@@ -7,7 +7,7 @@ handler); numbers are float64 with NaN for missing in both forms, text is None w
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 if TYPE_CHECKING:
@@ -115,6 +115,20 @@ class Batch:
 
     def __len__(self) -> int:
         return len(self.cells)
+
+    def part(self, start: int, stop: int) -> Batch:
+        """The rows start..stop as a batch of their own."""
+        cells = Cells(
+            self.cells.latitude[start:stop],
+            self.cells.longitude[start:stop],
+            self.cells.country[start:stop],
+        )
+        return replace(
+            self,
+            cells=cells,
+            values={name: column[start:stop] for name, column in self.values.items()},
+            preliminary=None if self.preliminary is None else self.preliminary[start:stop],
+        )
 
 
 @dataclass(frozen=True, order=True)
@@ -232,6 +246,17 @@ class Rows:
 
 def _take(column: Any, index: Sequence[int]) -> Any:
     return [column[i] for i in index] if isinstance(column, list) else column[list(index)]
+
+
+def distinct(texts: Texts) -> set[str]:
+    """The different texts of a column, whichever form it has; None is left out."""
+    values = texts if isinstance(texts, list) else texts.unique().to_list()
+    return {text for text in values if text is not None}
+
+
+def earliest(times: Ints) -> int:
+    """The smallest integer of a column, whichever form it has."""
+    return min(times) if isinstance(times, list) else int(times.min())
 
 
 Rank: TypeAlias = tuple[bool, int, int, str]

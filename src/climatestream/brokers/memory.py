@@ -1,0 +1,420 @@
+"""The embedded stand-in for Kafka: a topic in this process, with partitions, offsets and groups.
+
+Delivery: at least once within the process; no durability and no server. Memory is bounded: a
+full partition makes `publish` wait. A message is dropped once every group has committed it.
+"""
+
+from __future__ import annotations
+
+import itertools
+import secrets
+import threading
+import time
+import zlib
+from array import array
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from io import FileIO
+from typing import TYPE_CHECKING, BinaryIO, Self
+
+from climatestream.errors import BrokerError, BrokerUnavailable
+from climatestream.model import Headers, Messages
+
+if TYPE_CHECKING:
+    from climatestream.ports import Consumer, Producer, Start
+
+PARTITIONS = 4
+
+CAPACITY = 25_000
+"""Messages that a partition holds at most [messages]: four hold two batches, about 40 MB."""
+
+KEPT_ASSIGNMENTS = 64
+"""Key lists whose partitions are remembered: the blocks of a grid come again at each time."""
+
+
+@dataclass(frozen=True, eq=False)
+class _Chunk:
+    """Messages of one partition from one call of `publish`: consecutive offsets, one time."""
+
+    offset: int
+    published_at_ms: int
+    headers: Headers
+    keys: list[bytes]
+    values: list[bytes]
+
+    @property
+    def end(self) -> int:
+        return self.offset + len(self.values)
+
+
+@dataclass
+class _Partition:
+    chunks: deque[_Chunk] = field(default_factory=deque)
+    end: int = 0
+
+    def held(self) -> int:
+        return self.end - self.chunks[0].offset if self.chunks else 0
+
+
+@dataclass
+class _Group:
+    committed: dict[int, int]
+    members: list[MemoryConsumer] = field(default_factory=list)
+
+
+class MemoryBroker:
+    """A topic of this process.
+
+    Parameters
+    ----------
+    name
+        The topic's name; the run's id is added, so that a place never repeats.
+    partitions
+        Their count.
+    capacity
+        Messages that a partition holds at most.
+    keep
+        A folder in which every message is also appended, as published, to a file a partition;
+        `read` then gives all messages of the run. None: `read` gives those still held.
+    clock_ms
+        Milliseconds since the epoch.
+    """
+
+    def __init__(
+        self,
+        name: str = "memory",
+        *,
+        partitions: int = PARTITIONS,
+        capacity: int = CAPACITY,
+        keep: Path | None = None,
+        clock_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
+    ) -> None:
+        self.topic = f"{name}-{clock_ms():x}-{secrets.token_hex(3)}"
+        self._capacity = capacity
+        self._clock_ms = clock_ms
+        self._last_ms = 0
+        self._partitions = [_Partition() for _ in range(partitions)]
+        self._groups: dict[str, _Group] = {}
+        self._keep = keep
+        self._files: list[FileIO] = []
+        self._changed = threading.Condition()
+        self._assignments: deque[tuple[Sequence[bytes], list[list[bool]]]] = deque(
+            maxlen=KEPT_ASSIGNMENTS
+        )
+
+    def __enter__(self) -> Self:
+        if self._keep is not None:
+            self._files = [
+                (self._keep / f"{partition}.messages").open("w+b", buffering=0)
+                for partition in range(len(self._partitions))
+            ]
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for file in self._files:
+            file.close()
+
+    def producer(self) -> Producer:
+        return MemoryProducer(self)
+
+    def consumer(self, group: str, start: Start = "earliest") -> Consumer:
+        return MemoryConsumer(self, group, start)
+
+    def committed(self, group: str) -> dict[int, int]:
+        with self._changed:
+            known = self._groups.get(group)
+            return dict(known.committed) if known else dict.fromkeys(self._numbers(), 0)
+
+    def read(self, start: Start = "earliest") -> Iterator[Messages]:
+        with self._changed:
+            ends = [partition.end for partition in self._partitions]
+            firsts = [self._first(number, start) for number in self._numbers()]
+        for number, (first, end) in enumerate(zip(firsts, ends, strict=True)):
+            for chunk in self._kept(number) if self._files else self._held(number):
+                if chunk.offset < end and chunk.end > first:
+                    yield self._messages(number, [_cut(chunk, max(first, chunk.offset), end)])
+
+    # ------------------------------------------------------------------------ publishing
+
+    def publish(
+        self,
+        producer: MemoryProducer,
+        keys: Sequence[bytes],
+        values: Sequence[bytes],
+        headers: Headers,
+    ) -> None:
+        """Append to the partitions; waits until each that gets messages has room for them."""
+        parts = [
+            (number, list(itertools.compress(keys, mask)), list(itertools.compress(values, mask)))
+            for number, mask in enumerate(self._assign(keys))
+        ]
+        with self._changed:
+            self._changed.wait_for(
+                lambda: producer.closed or all(self._room(number, len(k)) for number, k, _ in parts)
+            )
+            if producer.closed:
+                raise BrokerError(f"the producer of topic {self.topic} is closed: not published")
+            self._last_ms = max(self._last_ms, self._clock_ms())
+            for number, part_keys, part_values in parts:
+                if part_keys:
+                    self._append(number, part_keys, part_values, headers)
+            self._changed.notify_all()
+
+    def wake(self) -> None:
+        """Let everyone who waits look again."""
+        with self._changed:
+            self._changed.notify_all()
+
+    def _room(self, number: int, count: int) -> bool:
+        held = self._partitions[number].held()
+        return held == 0 or held + count <= self._capacity or count == 0
+
+    def _append(
+        self, number: int, keys: list[bytes], values: list[bytes], headers: Headers
+    ) -> None:
+        partition = self._partitions[number]
+        chunk = _Chunk(partition.end, self._last_ms, headers, keys, values)
+        if self._files:
+            _write(self._files[number], chunk)
+        partition.chunks.append(chunk)
+        partition.end = chunk.end
+
+    def _assign(self, keys: Sequence[bytes]) -> list[list[bool]]:
+        """For each partition, which of the keys are its own: always the same for a key."""
+        for known, masks in self._assignments:
+            if known is keys:
+                return masks
+        count = len(self._partitions)
+        numbers = [zlib.crc32(key) % count for key in keys]
+        masks = [[number == own for number in numbers] for own in range(count)]
+        self._assignments.append((keys, masks))
+        return masks
+
+    # ------------------------------------------------------------------------- consuming
+
+    def join(self, member: MemoryConsumer) -> None:
+        """Let a member into its group, and share the partitions out anew."""
+        with self._changed:
+            group = self._groups.get(member.group)
+            if group is None:
+                committed = {n: self._first(n, member.start) for n in self._numbers()}
+                group = self._groups[member.group] = _Group(committed)
+            group.members.append(member)
+            self._share_out(group)
+
+    def leave(self, member: MemoryConsumer) -> None:
+        """Let a member out of its group: others go on from what is committed."""
+        with self._changed:
+            group = self._groups[member.group]
+            group.members.remove(member)
+            self._share_out(group)
+
+    def _share_out(self, group: _Group) -> None:
+        for member in group.members:
+            member.positions = {}
+        for number in self._numbers():
+            if group.members:
+                member = group.members[number % len(group.members)]
+                member.positions[number] = group.committed[number]
+        self._changed.notify_all()
+
+    def take(self, member: MemoryConsumer, max_messages: int, timeout_s: float) -> list[Messages]:
+        """The next messages of a member's partitions; moves its positions, not the group's."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._has_news(member), timeout_s)
+            blocks = []
+            left = max_messages
+            for number in list(member.positions):
+                chunks = self._slices(number, member.positions[number], left)
+                if not chunks:
+                    continue
+                # the next poll begins with another partition: none starves
+                del member.positions[number]
+                member.positions[number] = chunks[-1].end
+                blocks.append(self._messages(number, chunks))
+                left -= len(blocks[-1])
+                if left == 0:
+                    break
+            return blocks
+
+    def _has_news(self, member: MemoryConsumer) -> bool:
+        return any(self._partitions[n].end > at for n, at in member.positions.items())
+
+    def _slices(self, number: int, position: int, count: int) -> list[_Chunk]:
+        slices = []
+        for chunk in self._partitions[number].chunks:
+            if chunk.end > position and count > 0:
+                part = _cut(chunk, max(position, chunk.offset), max(position, chunk.offset) + count)
+                slices.append(part)
+                count -= len(part.values)
+        return slices
+
+    def commit(self, member: MemoryConsumer, positions: Mapping[int, int]) -> None:
+        """Move the group's offsets, and drop what every group is done with."""
+        with self._changed:
+            group = self._groups[member.group]
+            for number, position in positions.items():
+                group.committed[number] = position
+                done = min(other.committed[number] for other in self._groups.values())
+                chunks = self._partitions[number].chunks
+                while chunks and chunks[0].end <= done:
+                    chunks.popleft()
+            self._changed.notify_all()
+
+    def high_water(self, numbers: Sequence[int]) -> dict[int, int]:
+        """By partition, the offset after the newest message."""
+        with self._changed:
+            return {number: self._partitions[number].end for number in numbers}
+
+    # --------------------------------------------------------------------------- helpers
+
+    def _numbers(self) -> range:
+        return range(len(self._partitions))
+
+    def _first(self, number: int, start: Start) -> int:
+        """The offset at which someone begins who has committed nothing."""
+        partition = self._partitions[number]
+        if start == "latest":
+            return partition.end
+        if start == "earliest":
+            return 0
+        chunks = self._kept(number) if self._files else self._held(number)
+        return next((c.offset for c in chunks if c.published_at_ms >= start), partition.end)
+
+    def _held(self, number: int) -> list[_Chunk]:
+        with self._changed:
+            return list(self._partitions[number].chunks)
+
+    def _kept(self, number: int) -> Iterator[_Chunk]:
+        with Path(self._files[number].name).open("rb") as file:
+            while (chunk := _read(file)) is not None:
+                yield chunk
+
+    def _messages(self, number: int, chunks: Sequence[_Chunk]) -> Messages:
+        return Messages(
+            topic=self.topic,
+            partition=number,
+            offset=range(chunks[0].offset, chunks[-1].end),
+            published_at_ms=[c.published_at_ms for c in chunks for _ in c.values],
+            key=[key for c in chunks for key in c.keys],
+            value=[value for c in chunks for value in c.values],
+            headers=[c.headers for c in chunks for _ in c.values],
+        )
+
+
+class MemoryProducer:
+    """Publishes into a `MemoryBroker`; what `publish` took is delivered.
+
+    Closing it, from any thread, ends a `publish` that waits for room: with BrokerError.
+    """
+
+    def __init__(self, broker: MemoryBroker) -> None:
+        self._broker = broker
+        self._acknowledged = 0
+        self.closed = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.closed = True
+        self._broker.wake()
+
+    def publish(
+        self, keys: Sequence[bytes], values: Sequence[bytes], headers: Headers = ()
+    ) -> None:
+        self._broker.publish(self, keys, values, headers)
+        self._acknowledged += len(values)
+
+    def flush(self) -> int:
+        return self._acknowledged
+
+
+class MemoryConsumer:
+    """A member of a group of a `MemoryBroker`."""
+
+    def __init__(self, broker: MemoryBroker, group: str, start: Start) -> None:
+        self._broker = broker
+        self.group = group
+        self.start = start
+        self.positions: dict[int, int] = {}
+        """By assigned partition, the offset that the next poll delivers."""
+
+    def __enter__(self) -> Self:
+        self._broker.join(self)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._broker.leave(self)
+
+    def poll(self, max_messages: int, timeout_s: float) -> list[Messages]:
+        return self._broker.take(self, max_messages, timeout_s)
+
+    def commit(self, positions: Mapping[int, int]) -> None:
+        self._broker.commit(self, positions)
+
+    def seek(self, positions: Mapping[int, int]) -> None:
+        self.positions.update(positions)
+
+    def high_water(self) -> dict[int, int]:
+        return self._broker.high_water(list(self.positions))
+
+
+def _cut(chunk: _Chunk, first: int, end: int) -> _Chunk:
+    """The part of a chunk with offsets in first..end."""
+    if first <= chunk.offset and end >= chunk.end:
+        return chunk
+    part = slice(max(0, first - chunk.offset), max(0, end - chunk.offset))
+    return _Chunk(
+        max(first, chunk.offset),
+        chunk.published_at_ms,
+        chunk.headers,
+        chunk.keys[part],
+        chunk.values[part],
+    )
+
+
+# A kept chunk: five integers (offset, time, count, headers, bytes), then the lengths of header
+# names and values, of keys and of values, then all of them one after the other.
+
+
+def _write(file: FileIO, chunk: _Chunk) -> None:
+    texts = [part for name, value in chunk.headers for part in (name.encode(), value)]
+    parts = [*texts, *chunk.keys, *chunk.values]
+    size = sum(map(len, parts))
+    head = (chunk.offset, chunk.published_at_ms, len(chunk.values), len(chunk.headers), size)
+    numbers = array("q", (*head, *map(len, parts)))
+    rest = memoryview(b"".join((numbers.tobytes(), *parts)))
+    end = file.tell()
+    try:
+        while rest:
+            rest = rest[file.write(rest) :]
+    except OSError as error:
+        file.seek(end)
+        file.truncate()
+        raise BrokerUnavailable(
+            f"a message could not be kept for audit in {file.name}: {error.strerror}; free space "
+            f"there, or run without --audit"
+        ) from error
+
+
+def _read(file: BinaryIO) -> _Chunk | None:
+    raw = file.read(5 * 8)
+    if not raw:
+        return None
+    offset, published_at_ms, count, headers, size = array("q", raw)
+    lengths = array("q", file.read(8 * (2 * headers + 2 * count)))
+    body = file.read(size)
+    ends = list(itertools.accumulate(lengths, initial=0))
+    parts = [body[a:b] for a, b in itertools.pairwise(ends)]
+    texts, keys, values = (
+        parts[: 2 * headers],
+        parts[2 * headers : 2 * headers + count],
+        parts[2 * headers + count :],
+    )
+    names = [name.decode() for name in texts[::2]]
+    return _Chunk(
+        offset, published_at_ms, tuple(zip(names, texts[1::2], strict=True)), keys, values
+    )

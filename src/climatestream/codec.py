@@ -1,0 +1,378 @@
+"""The wire format: readings to JSON documents and back, message by message.
+
+This module alone says what a message is and when it is a dead letter. It needs orjson and
+nothing heavier, so that the Lambda handler can use it; `fastcodec` takes whole chunks in
+columns and leaves to this one every message that it is not sure of.
+
+    {"timestamp": 1756684800000000000, "temperature": 295.6215515136719,
+     "latitude": 40.90000000000115, "longitude": 31.100000000000172}
+
+Numbers are exact: a float64 comes back bit for bit. A missing value is null or absent.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import orjson
+
+from climatestream import variables
+from climatestream.errors import BadMessage
+from climatestream.model import (
+    NS_PER_MS,
+    Batch,
+    DeadLetter,
+    FieldType,
+    Headers,
+    Messages,
+    Rows,
+    cell_id,
+    normal_longitude,
+)
+
+if TYPE_CHECKING:
+    from climatestream.model import Column
+
+T = TypeVar("T", str, bool)
+
+FIRST_NS = -2_208_988_800_000_000_000
+"""1900-01-01T00:00Z: no earlier time is stored [ns]."""
+END_NS = 7_289_654_400_000_000_000
+"""2201-01-01T00:00Z: no time from here on is stored [ns]. A time in a wrong unit would open a
+partition of the store that no one can use, and would hide as a reading of another century."""
+
+PLACE_AND_TIME = ("timestamp", "latitude", "longitude")
+LABELS = {"dataset": str, "country": str, "preliminary": bool}
+"""What a message may say beside place, time and values; null and absent are the same."""
+
+UNITS_HEADER = "units"
+"""The header that carries the units of variables that the registry does not know, as JSON."""
+
+
+@dataclass(frozen=True, eq=False)
+class Decoded:
+    """The readings among some messages, in delivery order, and the dead letters."""
+
+    rows: Rows
+    dead: list[DeadLetter] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class Reading:
+    """One valid message, in the units of the store."""
+
+    dataset: str
+    cell: str
+    country: str | None
+    time_ms: int
+    latitude: float
+    longitude: float
+    preliminary: bool
+    data: dict[str, float | str | bool]
+
+
+# ------------------------------------------------------------------------------- writing
+
+
+def encode(batch: Batch) -> list[bytes]:
+    """The JSON documents of a batch, one a row.
+
+    Values and coordinates are written as they are: in the unit of the file, not rounded.
+    """
+    constant: dict[str, Any] = {"dataset": batch.dataset, **batch.extra}
+    names = tuple(batch.values)
+    columns = [_plain(batch.values[name]) for name in names]
+    preliminary = None if batch.preliminary is None else _plain(batch.preliminary)
+    documents = []
+    for row, place in enumerate(
+        zip(
+            _plain(batch.cells.latitude),
+            _plain(batch.cells.longitude),
+            batch.cells.country,
+            strict=True,
+        )
+    ):
+        document = {"timestamp": batch.time_ns, **constant}
+        if preliminary is not None:
+            document["preliminary"] = preliminary[row]
+        for name, column in zip(names, columns, strict=True):
+            document[name] = column[row]  # orjson writes NaN as null
+        document["latitude"], document["longitude"], document["country"] = place
+        documents.append(orjson.dumps(document))
+    return documents
+
+
+def encode_headers(batch: Batch) -> Headers:
+    """The headers of a batch's messages: what a consumer can't know from the registry."""
+    if not batch.units:
+        return ()
+    return ((UNITS_HEADER, orjson.dumps(dict(batch.units))),)
+
+
+def decode_units(headers: Headers) -> Mapping[str, str]:
+    """The units that a message's headers state; empty where they state none.
+
+    A header that is not what `encode_headers` writes is another producer's: no units.
+    """
+    for name, value in headers:
+        if name == UNITS_HEADER:
+            try:
+                units = orjson.loads(value)
+            except orjson.JSONDecodeError:
+                return {}
+            if isinstance(units, dict):
+                return {k: v for k, v in units.items() if isinstance(v, str)}
+    return {}
+
+
+def _plain(column: Column) -> list[Any]:
+    return column if isinstance(column, list) else list(column.tolist())
+
+
+# ------------------------------------------------------------------------------- reading
+
+
+def decode(messages: Sequence[Messages], dataset: str, types: dict[str, FieldType]) -> Decoded:
+    """The readings among messages of some partitions.
+
+    Parameters
+    ----------
+    messages
+        Blocks, one a partition, each in offset order.
+    dataset
+        What a message is that names no dataset.
+    types
+        The type of each unknown field so far. A field that a valid message names first gets
+        that message's type; a later message with another type is a dead letter.
+    """
+    readings: list[Reading] = []
+    places: list[tuple[Messages, int]] = []
+    dead: list[DeadLetter] = []
+    for block in messages:
+        for index, value in enumerate(block.value):
+            try:
+                reading = read(value, dataset, types)
+            except BadMessage as error:
+                dead.append(bury(block, index, error))
+            else:
+                readings.append(reading)
+                places.append((block, index))
+    return Decoded(_rows(readings, places, types), dead)
+
+
+def bury(block: Messages, index: int, error: BadMessage) -> DeadLetter:
+    """A message as the dead letter that it is because of an error."""
+    offset = block.offset[index]
+    return DeadLetter(
+        topic=block.topic,
+        partition=block.partition,
+        offset=offset,
+        published_at_ms=block.published_at_ms[index],
+        key=block.key[index],
+        value=block.value[index],
+        headers=block.headers[index],
+        reason=error.reason,
+        error=f"{block.topic}[{block.partition}]@{offset}: {error}",
+    )
+
+
+def read(value: bytes | None, dataset: str, types: dict[str, FieldType]) -> Reading:
+    """One message's value as a reading, in the units of the store (`variables.to_store`, value
+    by value); `dataset` and `types` as for `decode`.
+
+    Raises
+    ------
+    BadMessage
+        Can never be stored: the reason, and a sentence.
+    """
+    document = _parse(value)
+    time_ns = _time_ns(document.pop("timestamp", None))
+    latitude = _degrees("latitude", document.pop("latitude", None), -90.0, 90.0)
+    longitude = _degrees("longitude", document.pop("longitude", None), -180.0, 360.0)
+    named = _label("dataset", document.pop("dataset", None), str)
+    country = _label("country", document.pop("country", None), str)
+    preliminary = _label("preliminary", document.pop("preliminary", None), bool)
+    data, new_types = _data(document, types)
+    if new_types:
+        types.update(new_types)
+    return Reading(
+        dataset=named or dataset,
+        cell=cell_id(latitude, longitude),
+        country=country,
+        time_ms=time_ns // NS_PER_MS,
+        latitude=latitude,
+        longitude=normal_longitude(longitude),
+        preliminary=preliminary or False,
+        data=data,
+    )
+
+
+def _parse(value: bytes | None) -> dict[str, Any]:
+    if not value:
+        raise BadMessage("empty", "the value is empty: expected a JSON object")
+    try:
+        document = orjson.loads(value)
+    except orjson.JSONDecodeError as error:
+        raise BadMessage("not-json", f"not JSON: {error}") from None
+    if type(document) is not dict:
+        raise BadMessage("not-an-object", f"a JSON {_json_type(document)}, expected a JSON object")
+    return document
+
+
+def _time_ns(value: object) -> int:
+    if type(value) is not int:
+        if value is None:
+            raise BadMessage("missing-field", "timestamp is missing or null")
+        raise BadMessage(
+            "wrong-type", f"timestamp is {_shown(value)}, expected integer nanoseconds since 1970"
+        )
+    if not FIRST_NS <= value < END_NS:
+        raise BadMessage(
+            "out-of-range",
+            f"timestamp {value} is outside the years 1900..2200 in nanoseconds since 1970",
+        )
+    return value
+
+
+def _degrees(name: str, value: object, low: float, high: float) -> float:
+    if value is None:
+        raise BadMessage("missing-field", f"{name} is missing or null")
+    degrees = _number(name, value)
+    if not low <= degrees <= high:
+        raise BadMessage("out-of-range", f"{name} {degrees} outside {low:.0f}..{high:.0f}")
+    return degrees
+
+
+def _label(name: str, value: Any, kind: type[T]) -> T | None:
+    if value is None:
+        return None
+    if type(value) is not kind:
+        expected = "a boolean" if kind is bool else "text"
+        raise BadMessage("wrong-type", f"{name} is {_shown(value)}, expected {expected}")
+    if value == "":
+        raise BadMessage("wrong-type", f"{name} is empty text, expected text or null")
+    return value
+
+
+def _data(
+    document: dict[str, Any], types: Mapping[str, FieldType]
+) -> tuple[dict[str, float | str | bool], dict[str, FieldType]]:
+    """The fields beside place, time and labels, and the types of those that have none yet."""
+    data: dict[str, float | str | bool] = {}
+    new_types: dict[str, FieldType] = {}
+    finite = False
+    for name, value in document.items():
+        if value is None:
+            continue
+        kind = types.get(name) or _first_type(name, value, new_types)
+        if kind == "number":
+            data[name] = _in_store_unit(name, _number(name, value))
+            finite = True
+        elif type(value) is _PYTHON_TYPES[kind]:
+            data[name] = value
+        else:
+            raise _wrong_type(name, value, kind)
+    if not finite:
+        raise BadMessage("no-value", "no field holds a finite number: expected at least one")
+    return data, new_types
+
+
+def _first_type(name: str, value: object, new_types: dict[str, FieldType]) -> FieldType:
+    """The type of a field that has none yet: the registry's, or that of its first value."""
+    kind: FieldType
+    if variables.by_name(name) is not None:
+        kind = "number"
+    elif "." in name or "[" in name or "]" in name:
+        raise BadMessage("bad-field-name", f"the name of field {name!r} has a dot or a bracket")
+    elif isinstance(value, bool):
+        kind = "boolean"
+    elif isinstance(value, int | float):
+        kind = "number"
+    elif isinstance(value, str):
+        kind = "text"
+    else:
+        raise BadMessage(
+            "wrong-type",
+            f"field {name} is {_shown(value)}, expected a number, text, a boolean or null",
+        )
+    new_types[name] = kind
+    return kind
+
+
+def _in_store_unit(name: str, value: float) -> float:
+    conversion = _CONVERSIONS.get(name)
+    return value if conversion is None else value * conversion[0] + conversion[1]
+
+
+def _number(name: str, value: object) -> float:
+    if type(value) is float:
+        number = value
+    elif type(value) is int:
+        number = float(value)
+    else:
+        raise _wrong_type(name, value, "number")
+    if not math.isfinite(number):
+        raise BadMessage("out-of-range", f"{name} is {number}, expected a finite number")
+    return number
+
+
+def _wrong_type(name: str, value: object, kind: FieldType) -> BadMessage:
+    return BadMessage("wrong-type", f"{name} is {_shown(value)}, expected {_KIND_WORDS[kind]}")
+
+
+_CONVERSIONS = {
+    variable.name: (variable.factor, variable.offset)
+    for variable in variables.VARIABLES
+    if (variable.factor, variable.offset) != (1.0, 0.0)
+}
+_PYTHON_TYPES: dict[FieldType, type] = {"text": str, "boolean": bool}
+_KIND_WORDS: dict[FieldType, str] = {
+    "number": "a number",
+    "text": "text, as the first value stored in it",
+    "boolean": "a boolean, as the first value stored in it",
+}
+
+
+def _json_type(value: object) -> str:
+    kinds = {str: "text", bool: "boolean", list: "array", type(None): "null", dict: "object"}
+    return kinds.get(type(value), "number")
+
+
+def _shown(value: object) -> str:
+    """A value as an error names it: its JSON type, and as much of it as fits a sentence."""
+    text = repr(value)
+    return f"the {_json_type(value)} {text if len(text) <= 40 else text[:37] + '...'}"
+
+
+_ABSENT: dict[FieldType, float | None] = {"number": math.nan, "text": None, "boolean": None}
+
+
+def _rows(
+    readings: Sequence[Reading],
+    places: Sequence[tuple[Messages, int]],
+    types: Mapping[str, FieldType],
+) -> Rows:
+    names = list(dict.fromkeys(name for reading in readings for name in reading.data))
+    return Rows(
+        dataset=[r.dataset for r in readings],
+        cell=[r.cell for r in readings],
+        country=[r.country for r in readings],
+        time_ms=[r.time_ms for r in readings],
+        latitude=[r.latitude for r in readings],
+        longitude=[r.longitude for r in readings],
+        preliminary=[r.preliminary for r in readings],
+        data={name: list(_column(name, types[name], readings)) for name in names},
+        types={name: types[name] for name in names},
+        published_at_ms=[block.published_at_ms[i] for block, i in places],
+        source=[block.source for block, _ in places],
+        offset=[block.offset[i] for block, i in places],
+    )
+
+
+def _column(name: str, kind: FieldType, readings: Sequence[Reading]) -> Iterator[Any]:
+    absent = _ABSENT[kind]
+    return (reading.data.get(name, absent) for reading in readings)
+

@@ -1,0 +1,166 @@
+"""What the pipeline does, counted: for the progress line, `--json` and `demo.pipeline`."""
+
+from __future__ import annotations
+
+import math
+import os
+import socket
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Self
+
+from climatestream.errors import Transient
+from climatestream.ingest import Report
+from climatestream.model import Messages
+from climatestream.ports import PipelineRow, Store
+
+INTERVAL_S = 5.0
+"""Time that a row of `demo.pipeline` speaks of [s]."""
+FIRST_S = 1.0
+"""Time that the first row speaks of [s]: who looks at a page just opened sees a rate."""
+KEPT_ROWS = 10_000
+"""Rows kept while the store can't take them [rows]; the oldest are dropped: they are telemetry."""
+
+
+@dataclass
+class _Window:
+    """What was done with one partition since the last row."""
+
+    offset: int | None = None
+    rows: int = 0
+    dead: int = 0
+    errors: int = 0
+    batch_ms: list[float] = field(default_factory=list)
+    latency_ms: Counter[int] = field(default_factory=Counter)
+
+
+class Meter:
+    """Counts of one consumer; writes a row a partition and interval into `demo.pipeline`.
+
+    Parameters
+    ----------
+    store
+        Where the rows go, from a thread of its own while the meter is open.
+    high_water
+        By assigned partition, the offset after the newest message.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        topic: str,
+        high_water: Callable[[], Mapping[int, int]],
+        clock_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
+    ) -> None:
+        self.published = 0
+        self.stored = 0
+        self.dead = 0
+        self.expired = 0
+        self.retries = 0
+        self.waiting_for: Transient | None = None
+        """Why the store or the broker is being waited for; None while all is well."""
+        self._store = store
+        self._topic = topic
+        self._high_water = high_water
+        self._clock_ms = clock_ms
+        self._instance = f"{socket.gethostname()}:{os.getpid()}"
+        self._windows: dict[int, _Window] = {}
+        self._unwritten: list[PipelineRow] = []
+        self._lock = threading.Lock()
+        self._end = threading.Event()
+        self._thread = threading.Thread(target=self._write_often, name="meter", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._end.set()
+        self._thread.join()
+        self._write()
+
+    def saw(self, messages: Sequence[Messages], report: Report, seconds: float) -> None:
+        """Count a batch for which the store has answered."""
+        now_ms = self._clock_ms()
+        dead = Counter(letter.partition for letter in report.dead)
+        with self._lock:
+            self.stored += report.stored
+            self.dead += len(report.dead)
+            self.expired += report.expired
+            self.waiting_for = None
+            for block in messages:
+                window = self._windows.setdefault(block.partition, _Window())
+                window.offset = block.offset[-1] + 1
+                window.dead += dead[block.partition]
+                window.rows += len(block) - dead[block.partition]
+                window.batch_ms.append(seconds * 1000.0)
+                for published_at_ms, count in Counter(block.published_at_ms).items():
+                    window.latency_ms[now_ms - published_at_ms] += count
+
+    def failed(self, messages: Sequence[Messages], error: Transient) -> None:
+        """Count a failure that will be tried again."""
+        with self._lock:
+            self.retries += 1
+            self.waiting_for = error
+            for block in messages:
+                self._windows.setdefault(block.partition, _Window()).errors += 1
+
+    def _write_often(self) -> None:
+        interval_s = FIRST_S
+        while not self._end.wait(interval_s):
+            self._write()
+            interval_s = INTERVAL_S
+
+    def _write(self) -> None:
+        high_water = self._high_water()
+        now_ms = self._clock_ms()
+        with self._lock:
+            windows, self._windows = self._windows, {}
+        for partition in sorted(high_water.keys() | windows.keys()):
+            window = windows.get(partition, _Window())
+            self._unwritten.append(self._row(now_ms, partition, window, high_water.get(partition)))
+            # an idle partition goes on from where it was
+            if window.offset is not None:
+                with self._lock:
+                    self._windows.setdefault(partition, _Window()).offset = window.offset
+        try:
+            self._store.record(self._unwritten)
+        except Transient as error:
+            self.waiting_for = error
+            del self._unwritten[:-KEPT_ROWS]
+        else:
+            self._unwritten.clear()
+
+    def _row(
+        self, now_ms: int, partition: int, window: _Window, high_water: int | None
+    ) -> PipelineRow:
+        batches = window.batch_ms
+        p50, p95, p99 = (_percentile(window.latency_ms, share) for share in (0.5, 0.95, 0.99))
+        return PipelineRow(
+            time_ms=now_ms,
+            instance=self._instance,
+            topic=self._topic,
+            partition=partition,
+            offset=window.offset,
+            high_water=high_water,
+            rows=window.rows,
+            batch_ms=sum(batches) / len(batches) if batches else None,
+            dead=window.dead,
+            errors=window.errors,
+            stored_p50_ms=p50,
+            stored_p95_ms=p95,
+            stored_p99_ms=p99,
+        )
+
+
+def _percentile(counts: Counter[int], share: float) -> float | None:
+    """The smallest value that at least this share of the counted does not exceed."""
+    left = math.ceil(share * counts.total())
+    for value, count in sorted(counts.items()):
+        left -= count
+        if left <= 0:
+            return float(value)
+    return None

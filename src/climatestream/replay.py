@@ -1,0 +1,188 @@
+"""When readings are published, and with which time: rate, speed, loop, shift to now.
+
+Whatever is published with another time than its own belongs to another dataset (`NAME/replay`),
+so that real readings are never overwritten, and carries its own time as `original_timestamp`.
+"""
+
+from __future__ import annotations
+
+import itertools
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from climatestream.errors import UsageError
+from climatestream.model import NS_PER_MS, Batch, Slice
+from climatestream.ports import Source
+
+NS_PER_S = 1_000_000_000
+
+REPLAYED = "/replay"
+KEEPS_ITS_NAME = "simulation"
+"""The dataset that is made up anyhow: shifted to now it is what it was."""
+
+RATE_STEPS = 10
+"""Parts a second in which a limited rate is published: a smooth stream, not a burst a second."""
+
+DEMO_SLICES = 120
+"""Slices that `demo` publishes at once: two minutes for the slider and the charts [slices]."""
+DEMO_READINGS = 1_000_000
+"""Readings after which `demo` publishes no earlier slice at once [readings]."""
+
+
+class Clock:
+    """The present, and waiting for a time; `stop` ends every wait at once."""
+
+    def __init__(self, stop: threading.Event) -> None:
+        self.stop = stop
+
+    def now_ns(self) -> int:
+        return time.time_ns()
+
+    def wait_until(self, due_ns: int) -> None:
+        """Come back at a time, or at once when asked to stop."""
+        self.stop.wait(max(0.0, (due_ns - self.now_ns()) / NS_PER_S))
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How readings are published.
+
+    Parameters
+    ----------
+    rate_per_s
+        Readings a second at most; None: as fast as can be.
+    speed
+        Seconds of the data's time that pass in a second; None: no waiting.
+    loop
+        After the last slice begin again with the first, for ever.
+    shift_to_now
+        Stamp a slice with the present, rounded down to a whole publishing interval.
+    """
+
+    rate_per_s: float | None = None
+    speed: float | None = None
+    loop: bool = False
+    shift_to_now: bool = False
+
+
+def paced(source: Source, pace: Pace, clock: Clock) -> Iterator[Batch]:
+    """All readings of a source, in order of time, each batch when it is due.
+
+    Ends early when the clock is told to stop.
+
+    Raises
+    ------
+    UsageError
+        `loop` without `shift_to_now` for readings that have a time of their own.
+    """
+    slices = source.slices()
+    if pace.loop and not pace.shift_to_now and any(not _made_up(s.dataset) for s in slices[:1]):
+        raise UsageError(
+            "--loop without --shift-to-now would publish the same readings again, which is no "
+            "news: add --shift-to-now"
+        )
+    batches = _scheduled(source, slices, pace, clock)
+    return batches if pace.rate_per_s is None else _limited(batches, pace.rate_per_s, clock)
+
+
+def demo(source: Source, clock: Clock, caught_up: Callable[[], bool]) -> Iterator[Batch]:
+    """What `demo` publishes: two minutes at once, newest first, then a slice a second for ever.
+
+    A slice too large for a second makes the interval longer, never a queue: the next one waits
+    until `caught_up` says that what was published is stored.
+    """
+    slices = source.slices()
+    newest = min(DEMO_SLICES, len(slices)) - 1
+    start_ns = _floor(clock.now_ns(), NS_PER_S)
+    readings = 0
+    for back in range(DEMO_SLICES):
+        if clock.stop.is_set() or readings >= DEMO_READINGS:
+            break
+        slice_ = slices[(newest - back) % len(slices)]
+        for batch in source.read(slice_):
+            readings += len(batch)
+            yield _stamped(batch, start_ns - back * NS_PER_S)
+    last_ns = start_ns
+    for number in itertools.count(newest + 1):
+        while not caught_up() and not clock.stop.is_set():
+            clock.wait_until(clock.now_ns() + NS_PER_S // 100)
+        last_ns = _next_stamp(clock, last_ns, NS_PER_S)
+        if clock.stop.is_set():
+            return
+        for batch in source.read(slices[number % len(slices)]):
+            yield _stamped(batch, last_ns)
+
+
+def _scheduled(
+    source: Source, slices: Sequence[Slice], pace: Pace, clock: Clock
+) -> Iterator[Batch]:
+    interval_ns = _interval_ns(slices, pace)
+    start_ns = clock.now_ns()
+    offset_ns = 0  # of a slice's due time against the start
+    before: Slice | None = None
+    stamp_ns = 0
+    rounds = itertools.count() if pace.loop else range(1)
+    for slice_ in (slice_ for _ in rounds for slice_ in slices):
+        if before is not None and slice_.time_ns != before.time_ns:
+            step_ns = slice_.time_ns - before.time_ns
+            offset_ns += round(step_ns / pace.speed) if pace.speed and step_ns > 0 else interval_ns
+        if interval_ns:
+            clock.wait_until(start_ns + offset_ns)
+        if pace.shift_to_now and (before is None or slice_.time_ns != before.time_ns):
+            stamp_ns = _next_stamp(clock, stamp_ns, interval_ns)
+        before = slice_
+        for batch in source.read(slice_):
+            if clock.stop.is_set():
+                return
+            yield _stamped(batch, stamp_ns) if pace.shift_to_now else batch
+
+
+def _interval_ns(slices: Sequence[Slice], pace: Pace) -> int:
+    """The time between two slices [ns]; 0 where nothing waits."""
+    if pace.speed is None:
+        return NS_PER_S if pace.shift_to_now else 0
+    times = sorted({slice_.time_ns for slice_ in slices[:1000]})
+    steps = [later - earlier for earlier, later in itertools.pairwise(times)]
+    step_ns = min(steps, default=NS_PER_S)
+    return max(NS_PER_MS, round(step_ns / pace.speed))
+
+
+def _next_stamp(clock: Clock, last_ns: int, interval_ns: int) -> int:
+    """The present, rounded down to a whole interval; waits until that is later than the last."""
+    clock.wait_until(_floor(last_ns, interval_ns) + interval_ns)
+    return _floor(clock.now_ns(), interval_ns)
+
+
+def _floor(time_ns: int, interval_ns: int) -> int:
+    return time_ns - time_ns % interval_ns
+
+
+def _stamped(batch: Batch, time_ns: int) -> Batch:
+    dataset = batch.dataset
+    return replace(
+        batch,
+        time_ns=time_ns,
+        dataset=dataset if _made_up(dataset) else dataset + REPLAYED,
+        extra={**batch.extra, "original_timestamp": batch.time_ns / NS_PER_MS},
+    )
+
+
+def _made_up(dataset: str) -> bool:
+    return dataset == KEEPS_ITS_NAME
+
+
+def _limited(batches: Iterable[Batch], rate_per_s: float, clock: Clock) -> Iterator[Batch]:
+    """The same readings, in parts that keep to a rate."""
+    rows = max(1, round(rate_per_s / RATE_STEPS))
+    due_ns = float(clock.now_ns())
+    for batch in batches:
+        for start in range(0, len(batch), rows):
+            part = batch.part(start, min(start + rows, len(batch)))
+            clock.wait_until(round(due_ns))
+            if clock.stop.is_set():
+                return
+            # what was late is not made up for by a burst of more than a second
+            due_ns = max(due_ns, clock.now_ns() - NS_PER_S) + len(part) / rate_per_s * NS_PER_S
+            yield part
