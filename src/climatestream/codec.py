@@ -188,7 +188,7 @@ def read(value: bytes | None, dataset: str, types: dict[str, FieldType]) -> Read
     BadMessage
         Can never be stored: the reason, and a sentence.
     """
-    document = _parse(value)
+    document = _parse(value)  # what is popped from it is none of its data
     time_ns = _time_ns(document.pop("timestamp", None))
     latitude = _degrees("latitude", document.pop("latitude", None), -90.0, 90.0)
     longitude = _degrees("longitude", document.pop("longitude", None), -180.0, 360.0)
@@ -375,4 +375,3 @@ def _rows(
 def _column(name: str, kind: FieldType, readings: Sequence[Reading]) -> Iterator[Any]:
     absent = _ABSENT[kind]
     return (reading.data.get(name, absent) for reading in readings)
-

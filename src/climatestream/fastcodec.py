@@ -179,6 +179,10 @@ class _Shape:
         return orjson.dumps({name: self._TYPES[kind] for name, kind in self.kinds}).decode()
 
 
+_PLACE = pl.selectors.by_name("latitude", "longitude", require_all=False)
+_PLACE_AND_LABELS = pl.selectors.by_name(*codec.PLACE_AND_TIME, *codec.LABELS, require_all=False)
+
+
 @functools.cache
 def _engine() -> duckdb.DuckDBPyConnection:
     return duckdb.connect(":memory:", config={"threads": 1})
@@ -197,7 +201,6 @@ class _Chunk:
         self._starts = np.cumsum([0] + [len(block) for block in messages])
         self._pending = np.arange(len(self._values))
         self._frames: list[pl.DataFrame] = []
-        self._new_types: dict[str, FieldType] = {}
         self.dead: list[DeadLetter] = []
 
     # Types are given out in delivery order, as the message path does it: the message whose shape
@@ -205,7 +208,7 @@ class _Chunk:
 
     def read_shapes(self) -> None:
         """Take the messages of the most common shapes as columns."""
-        text = pl.Series("json", self._values, dtype=pl.Binary).cast(pl.String, strict=False)
+        text = _texts(self._values)
         for _ in range(SHAPES):
             shape = self._next_shape()
             if shape is None:
@@ -251,7 +254,6 @@ class _Chunk:
         decoded = codec.decode([one], self._dataset, self._types)
         self.dead.extend(decoded.dead)
         if len(decoded.rows):
-            self._new_types.update(decoded.rows.types)
             self._frames.append(_frame(np.array([index]), decoded.rows))
 
     def _columns(self, shape: _Shape, text: pl.Series) -> pl.DataFrame:
@@ -274,34 +276,54 @@ class _Chunk:
             & (longitude >= -180.0)
             & (longitude <= 360.0)
         )
-        named = {
-            name
-            for name in columns.columns
-            if name not in codec.PLACE_AND_TIME and name not in codec.LABELS
-        }
-        data: dict[str, Any] = {}
         finite = np.zeros(len(columns), dtype=bool)
-        for name in (n for n in columns.columns if n in named):
-            column = columns[name]
-            if column.dtype == pl.Float64:
-                values = _floats(column)
-                good &= ~np.isinf(values)
-                finite |= ~np.isnan(values)
-                data[name] = variables.to_store(name, values)
-            else:
-                data[name] = column
+        for column in columns.select(pl.selectors.float() - _PLACE).iter_columns():
+            values = _floats(column)
+            good &= ~np.isinf(values)
+            finite |= ~np.isnan(values)
         good &= finite
-        for name in ("dataset", "country"):
-            if name in columns.columns:
-                good &= (columns[name] != "").fill_null(True).to_numpy()
-        rows = _fast_rows(columns, self._dataset, time, latitude, longitude, data)
-        frame = _frame(index, rows)
-        self._frames.append(frame if good.all() else frame.filter(pl.Series(good)))
-        self._new_types.update({name: self._type(name) for name in data})
+        for name in {"dataset", "country"} & set(columns.columns):
+            good &= (columns[name] != "").fill_null(True).to_numpy()
+        if not good.all():
+            columns = columns.filter(pl.Series(good))
+            index, time = index[good], time[good]
+            latitude, longitude = latitude[good], longitude[good]
+        rows = self._rows(columns, time, latitude, longitude)
+        self._frames.append(_frame(index, rows))
+        # a known variable has its type from the registry, any other from the shape's message
+        self._types.update({name: "number" for name in rows["data"] if variables.by_name(name)})
         return good
 
-    def _type(self, name: str) -> FieldType:
-        return "number" if variables.by_name(name) else self._types[name]
+    def _rows(
+        self,
+        columns: pl.DataFrame,
+        time_ns: np.ndarray[Any, Any],
+        latitude: np.ndarray[Any, Any],
+        longitude: np.ndarray[Any, Any],
+    ) -> dict[str, Any]:
+        """What messages themselves say, as columns of `Rows`."""
+
+        def label(name: str, absent: object) -> pl.Series:
+            if name not in columns.columns:
+                return pl.repeat(absent, len(columns), dtype=_FRAME_TYPES[name], eager=True)
+            return columns[name] if absent is None else columns[name].fill_null(pl.lit(absent))
+
+        return {
+            "dataset": label("dataset", self._dataset),
+            "cell": cell_ids(latitude, longitude),
+            "country": label("country", None),
+            "time_ms": time_ns // NS_PER_MS,
+            "latitude": latitude,
+            "longitude": np.where(longitude >= 180.0, longitude - 360.0, longitude),
+            "preliminary": label("preliminary", False),
+            "data": {
+                column.name: column
+                if column.dtype != pl.Float64
+                else variables.to_store(column.name, _floats(column))
+                for column in columns.select(~_PLACE_AND_LABELS).iter_columns()
+                if column.null_count() < len(column)
+            },
+        }
 
     def rows(self) -> Rows:
         """All readings, in delivery order."""
@@ -330,49 +352,13 @@ class _Chunk:
             longitude=frame["longitude"].to_numpy(),
             preliminary=frame["preliminary"].to_numpy(),
             data=data,
-            types={name: self._new_types[name] for name in data},
+            types={name: self._types[name] for name in data},
             published_at_ms=published if everything else published[index],
             source=pl.Series([block.source for block in self._messages]).gather(
                 block_of if everything else block_of[index]
             ),
             offset=offset if everything else offset[index],
         )
-
-
-def _fast_rows(
-    columns: pl.DataFrame,
-    dataset: str,
-    time_ns: np.ndarray[Any, Any],
-    latitude: np.ndarray[Any, Any],
-    longitude: np.ndarray[Any, Any],
-    data: dict[str, Any],
-) -> dict[str, Any]:
-    """The columns of `Rows` that a message itself says."""
-    size = len(columns)
-
-    def label(name: str, absent: object) -> pl.Series:
-        if name not in columns.columns:
-            return pl.repeat(absent, size, dtype=_LABEL_TYPES[name], eager=True)
-        column = columns[name]
-        return column if absent is None else column.fill_null(pl.lit(absent))
-
-    return {
-        "dataset": label("dataset", dataset),
-        "cell": cell_ids(latitude, longitude),
-        "country": label("country", None),
-        "time_ms": time_ns // NS_PER_MS,
-        "latitude": latitude,
-        "longitude": np.where(longitude >= 180.0, longitude - 360.0, longitude),
-        "preliminary": label("preliminary", False),
-        "data": data,
-    }
-
-
-_LABEL_TYPES: dict[str, Any] = {
-    "dataset": pl.String,
-    "country": pl.String,
-    "preliminary": pl.Boolean,
-}
 
 
 def _frame(index: np.ndarray[Any, Any], rows: Rows | dict[str, Any]) -> pl.DataFrame:
@@ -387,12 +373,30 @@ def _frame(index: np.ndarray[Any, Any], rows: Rows | dict[str, Any]) -> pl.DataF
 
 
 _FRAME_TYPES: dict[str, Any] = {
-    **_LABEL_TYPES,
+    "dataset": pl.String,
     "cell": pl.String,
+    "country": pl.String,
     "time_ms": pl.Int64,
+    "preliminary": pl.Boolean,
     "latitude": pl.Float64,
     "longitude": pl.Float64,
 }
+
+
+def _texts(values: Sequence[bytes | None]) -> pl.Series:
+    """Values as text; null where they are none."""
+    binary = pl.Series("json", values, dtype=pl.Binary)
+    try:
+        return binary.cast(pl.String)
+    except pl.exceptions.ComputeError:  # one is no UTF-8, and the cast is all or nothing
+        return pl.Series("json", [_text(value) for value in values], dtype=pl.String)
+
+
+def _text(value: bytes | None) -> str | None:
+    try:
+        return None if value is None else value.decode()
+    except UnicodeDecodeError:
+        return None
 
 
 def _times(texts: pl.Series) -> np.ndarray[Any, Any]:
