@@ -34,7 +34,7 @@ from climatestream.model import (
 )
 
 if TYPE_CHECKING:
-    from climatestream.model import Column
+    from climatestream.model import Flags, Floats
 
 T = TypeVar("T", str, bool)
 
@@ -128,7 +128,7 @@ def decode_units(headers: Headers) -> Mapping[str, str]:
     return {}
 
 
-def _plain(column: Column) -> list[Any]:
+def _plain(column: Floats | Flags) -> list[Any]:
     return column if isinstance(column, list) else list(column.tolist())
 
 
@@ -264,6 +264,7 @@ def _data(
     data: dict[str, float | str | bool] = {}
     new_types: dict[str, FieldType] = {}
     finite = False
+    value: Any
     for name, value in document.items():
         if value is None:
             continue
@@ -271,10 +272,10 @@ def _data(
         if kind == "number":
             data[name] = _in_store_unit(name, _number(name, value))
             finite = True
-        elif type(value) is _PYTHON_TYPES[kind]:
-            data[name] = value
-        else:
+        elif not isinstance(value, _PYTHON_TYPES[kind]):
             raise _wrong_type(name, value, kind)
+        else:
+            data[name] = value
     if not finite:
         raise BadMessage("no-value", "no field holds a finite number: expected at least one")
     return data, new_types

@@ -15,7 +15,7 @@ import functools
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import duckdb
 import numpy as np
@@ -30,6 +30,8 @@ from climatestream.model import NS_PER_MS, Batch, Cells, FieldType, Messages, Ro
 if TYPE_CHECKING:
     from climatestream.codec import Decoded
     from climatestream.model import DeadLetter, Floats
+
+Array: TypeAlias = "np.ndarray[Any, Any]"
 
 SHAPES = 8
 """Shapes of message that a chunk is tried for; what is left is read message by message."""
@@ -101,7 +103,7 @@ def _places(cells: Cells) -> pl.Series:
     return kept
 
 
-def _refuse_infinite(batch: Batch, name: str, array: np.ndarray[Any, Any]) -> None:
+def _refuse_infinite(batch: Batch, name: str, array: Array) -> None:
     if np.isinf(array).any():
         row = int(np.flatnonzero(np.isinf(array))[0])
         raise SourceError(
@@ -264,7 +266,7 @@ class _Chunk:
             cursor.sql(f"SELECT unnest(json_transform(json, '{schema}')) FROM chunk")  # noqa: S608 - names in the schema are plain identifiers
         )
 
-    def _keep(self, index: np.ndarray[Any, Any], columns: pl.DataFrame) -> np.ndarray[Any, Any]:
+    def _keep(self, index: Array, columns: pl.DataFrame) -> Array:
         """Keep those rows of a shape that are within the ranges; which they are."""
         time = _times(columns["timestamp"])
         latitude = _floats(columns["latitude"])
@@ -297,15 +299,16 @@ class _Chunk:
     def _rows(
         self,
         columns: pl.DataFrame,
-        time_ns: np.ndarray[Any, Any],
-        latitude: np.ndarray[Any, Any],
-        longitude: np.ndarray[Any, Any],
+        time_ns: Array,
+        latitude: Array,
+        longitude: Array,
     ) -> dict[str, Any]:
         """What messages themselves say, as columns of `Rows`."""
 
-        def label(name: str, absent: object) -> pl.Series:
+        def label(name: str, absent: str | bool | None) -> pl.Series:
             if name not in columns.columns:
-                return pl.repeat(absent, len(columns), dtype=_FRAME_TYPES[name], eager=True)
+                dtype: pl.DataType = _FRAME_TYPES[name]
+                return pl.repeat(absent, len(columns), dtype=dtype, eager=True)
             return columns[name] if absent is None else columns[name].fill_null(pl.lit(absent))
 
         return {
@@ -361,7 +364,7 @@ class _Chunk:
         )
 
 
-def _frame(index: np.ndarray[Any, Any], rows: Rows | dict[str, Any]) -> pl.DataFrame:
+def _frame(index: Array, rows: Rows | dict[str, Any]) -> pl.DataFrame:
     """What messages themselves say, as a frame, with their places among the messages."""
     get = rows.__getitem__ if isinstance(rows, dict) else functools.partial(getattr, rows)
     columns: dict[str, Any] = {"index": index}
@@ -399,12 +402,12 @@ def _text(value: bytes | None) -> str | None:
         return None
 
 
-def _times(texts: pl.Series) -> np.ndarray[Any, Any]:
+def _times(texts: pl.Series) -> Array:
     """Integer texts as int64; what does not fit lies outside every range anyhow."""
     return texts.cast(pl.Int64, strict=False).fill_null(codec.END_NS).to_numpy()
 
 
-def _floats(column: pl.Series) -> np.ndarray[Any, Any]:
+def _floats(column: pl.Series) -> Array:
     """A float column with null as NaN."""
     return column.cast(pl.Float64).fill_null(float("nan")).to_numpy()
 
@@ -415,7 +418,7 @@ def _column(column: pl.Series) -> Any:
     return column if column.dtype == pl.String else column.to_list()
 
 
-def _joined(columns: Sequence[Sequence[int]]) -> np.ndarray[Any, Any]:
+def _joined(columns: Sequence[Sequence[int]]) -> Array:
     arrays = [
         np.arange(c.start, c.stop, c.step) if isinstance(c, range) else np.asarray(c, np.int64)
         for c in columns
@@ -448,7 +451,7 @@ def cell_ids(latitude: Floats, longitude: Floats) -> pl.Series:
     return frame.select(pl.concat_str("lat", pl.lit(","), "lon").alias("cell"))["cell"]
 
 
-def _degrees(ten_thousandths: np.ndarray[Any, Any]) -> pl.Series:
+def _degrees(ten_thousandths: Array) -> pl.Series:
     """Text with 4 decimals; each distinct value is written once, since a grid has few."""
     distinct, place = np.unique(ten_thousandths, return_inverse=True)
     return pl.Series([f"{value / 10_000:.4f}" for value in distinct.tolist()]).gather(place)

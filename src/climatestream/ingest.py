@@ -87,7 +87,7 @@ class Ingest:
     decode: Decode = codec.decode
     horizon_ms: Callable[[str], int | None] = lambda _: None
     datasets: set[str] = field(default_factory=set)
-    """Every dataset that a row was stored of."""
+    """Every dataset that a valid message belonged to."""
     _types: dict[str, FieldType] | None = None
     _described: set[Description] = field(default_factory=set)
 
@@ -113,6 +113,7 @@ class Ingest:
         if self._types is None:
             self._types = self.store.field_types()
         decoded = self.decode(messages, self.dataset, self._types)
+        self.datasets |= distinct(decoded.rows.dataset)
         rows, expired = self._within_horizon(decoded.rows)
         return Prepared(messages, replace(decoded, rows=rows), expired)
 
@@ -132,7 +133,6 @@ class Ingest:
         except Transient as error:
             return Report(retry=_positions(prepared.messages), error=error)
         again = [refusal for refusal in refusals if refusal.transient]
-        self.datasets.update(distinct(rows.dataset))
         return Report(
             stored=len(rows) - len(refusals),
             expired=prepared.expired,

@@ -37,7 +37,20 @@ class _Window:
     latency_ms: Counter[int] = field(default_factory=Counter)
 
 
-class Meter:
+class Counts:
+    """What a command has done so far."""
+
+    def __init__(self) -> None:
+        self.published = 0
+        self.stored = 0
+        self.dead = 0
+        self.expired = 0
+        self.retries = 0
+        self.waiting_for: Transient | None = None
+        """Why the store or the broker is being waited for; None while all is well."""
+
+
+class Meter(Counts):
     """Counts of one consumer; writes a row a partition and interval into `demo.pipeline`.
 
     Parameters
@@ -55,13 +68,7 @@ class Meter:
         high_water: Callable[[], Mapping[int, int]],
         clock_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
     ) -> None:
-        self.published = 0
-        self.stored = 0
-        self.dead = 0
-        self.expired = 0
-        self.retries = 0
-        self.waiting_for: Transient | None = None
-        """Why the store or the broker is being waited for; None while all is well."""
+        super().__init__()
         self._store = store
         self._topic = topic
         self._high_water = high_water

@@ -22,8 +22,8 @@ from climatestream.codec import encode_headers
 from climatestream.errors import BrokerError
 from climatestream.fastcodec import encode, keys
 from climatestream.ingest import Ingest
-from climatestream.meter import Meter
-from climatestream.model import Batch
+from climatestream.meter import Counts, Meter
+from climatestream.model import BATCH_ROWS, Batch
 from climatestream.ports import Broker, Producer
 from climatestream.stages import ahead
 from climatestream.worker import work
@@ -35,7 +35,7 @@ READ_AHEAD = 2
 """Batches read before they are encoded [batches]."""
 
 
-def publish(batches: Iterable[Batch], producer: Producer, meter: Meter) -> int:
+def publish(batches: Iterable[Batch], producer: Producer, counts: Counts) -> int:
     """Publish every reading (steps 1 to 3); how many the broker has acknowledged.
 
     Raises
@@ -46,7 +46,7 @@ def publish(batches: Iterable[Batch], producer: Producer, meter: Meter) -> int:
     with closing(ahead(batches, READ_AHEAD, "read")) as read:
         for batch in read:
             producer.publish(keys(batch.cells), encode(batch), encode_headers(batch))
-            meter.published += len(batch)
+            counts.published += len(batch)
     return producer.flush()
 
 
@@ -56,6 +56,7 @@ def run(
     ingest: Ingest,
     meter: Meter,
     abandon: threading.Event,
+    batch_rows: int = BATCH_ROWS,
 ) -> None:
     """Take readings from a source to a store through a broker in this process.
 
@@ -73,7 +74,14 @@ def run(
         broker.consumer(GROUP) as consumer,
     ):
         publisher = pool.submit(publish, batches, producer, meter)
-        work(consumer, ingest, meter, finished=publisher.done, stop=abandon)
+        work(
+            consumer,
+            ingest,
+            meter,
+            finished=publisher.done,
+            stop=abandon,
+            max_messages=batch_rows,
+        )
     error = publisher.exception()
     if error is not None and not (abandon.is_set() and isinstance(error, BrokerError)):
         raise error

@@ -1,0 +1,59 @@
+# climatestream: `make demo` and `make test` are all there is to know; `make help` lists the rest.
+
+PYTHON ?= python3
+BIN := .venv/bin
+RUN := PYTHONWARNINGS=default $(BIN)/python
+FILES ?=
+
+.PHONY: help demo env env-grib test test-grib check format bench lock docs countries
+
+help: ## this list
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
+
+demo: env ## the whole pipeline with its page; FILES="a.nc folder/ 'glob*.nc'" replays files
+	@$(BIN)/climatestream demo $(FILES)
+
+env: .venv/.made ## the environment, in .venv, from the lock file
+.venv/.made: requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "Python 3.11 or newer is needed, got $$($(PYTHON) --version): make PYTHON=python3.12 env"; exit 1; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
+
+env-grib: env ## the extra that reads GRIB
+	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-grib.lock
+
+test: env ## the tests: no network, no service, under three minutes
+	$(BIN)/python -m pytest
+
+test-grib: env-grib ## the tests that need ecCodes
+	$(BIN)/python -m pytest tests -k grib
+
+check: env ## lint, format, types, links of the docs, the command reference
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/python scripts/check_docs.py
+
+format: env ## lay the code out, mend what can be mended
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: env ## the figures of docs/benchmarks.md, as ratios against their yardsticks
+	$(BIN)/python -m tests.benchmarks
+
+docs: env ## the command reference, made from --help
+	$(BIN)/python scripts/check_docs.py --write
+
+lock: env ## the lock files, from pyproject.toml
+	$(BIN)/pip install --quiet uv
+	$(BIN)/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 --no-header \
+		--no-emit-index-url --extra dev --output-file requirements.lock pyproject.toml
+	$(BIN)/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 --no-header \
+		--no-emit-index-url --extra dev --extra grib --constraint requirements.lock \
+		--output-file requirements-grib.lock pyproject.toml
+
+countries: env ## the outlines of countries, from Natural Earth
+	$(BIN)/python scripts/make_countries.py

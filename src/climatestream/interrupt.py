@@ -1,0 +1,47 @@
+"""Ctrl-C and SIGTERM: first end in order, then at once."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from types import FrameType
+from typing import Final, Self
+
+DRAIN_S: Final = 1.2
+"""Time that what is under way has to end by itself [s]: with closing all, two seconds."""
+
+EXIT_CODE: Final = 130
+
+
+class Interrupt:
+    """While it is open, the first signal sets `stop`, and `abandon` soon after.
+
+    `stop` asks for no more to be begun; `abandon` ends what still waits. A second signal ends
+    the process at once.
+    """
+
+    def __init__(self) -> None:
+        self.stop = threading.Event()
+        self.abandon = threading.Event()
+        self._before: dict[signal.Signals, object] = {}
+        self._timer: threading.Timer | None = None
+
+    def __enter__(self) -> Self:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            self._before[number] = signal.signal(number, self._signalled)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        for number, handler in self._before.items():
+            signal.signal(number, handler)  # type: ignore[arg-type]  # as signal() gave it
+
+    def _signalled(self, _number: int, _frame: FrameType | None) -> None:
+        if self.stop.is_set():
+            os._exit(EXIT_CODE)
+        self.stop.set()
+        self._timer = threading.Timer(DRAIN_S, self.abandon.set)
+        self._timer.daemon = True
+        self._timer.start()

@@ -1,0 +1,100 @@
+"""Dead letters as people and scripts read them."""
+
+from __future__ import annotations
+
+import base64
+import re
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from climatestream.errors import UsageError
+from climatestream.model import DeadLetter
+
+FIRST_BYTES: Final = 60
+"""Bytes of a message that a list shows [bytes]."""
+
+
+def parse_position(text: str) -> tuple[str, int, int]:
+    """`topic/partition@offset` as its three parts.
+
+    Raises
+    ------
+    UsageError
+        The text is not of that form.
+    """
+    match = re.fullmatch(r"(.+)/([0-9]+)@([0-9]+)", text)
+    if match is None:
+        raise UsageError(f"{text!r} names no message: expected TOPIC/PARTITION@OFFSET")
+    return match[1], int(match[2]), int(match[3])
+
+
+def as_json(letter: DeadLetter, dead_at_ms: int, *, whole: bool = False) -> dict[str, Any]:
+    """A dead letter as a JSON object; with its whole value, in base64, where asked for."""
+    shown: dict[str, Any] = {
+        "message": _place(letter),
+        "topic": letter.topic,
+        "partition": letter.partition,
+        "offset": letter.offset,
+        "published_at": _time(letter.published_at_ms),
+        "dead_at": _time(dead_at_ms),
+        "reason": letter.reason,
+        "error": letter.error,
+        "attempt": letter.attempt,
+        "key": None if letter.key is None else letter.key.decode(errors="replace"),
+        "bytes": None if letter.value is None else len(letter.value),
+        "begins": _first_bytes(letter.value),
+    }
+    if whole:
+        shown["value_base64"] = _base64(letter.value)
+        shown["headers"] = [[name, _base64(value)] for name, value in letter.headers]
+    return shown
+
+
+def print_table(letters: Sequence[tuple[DeadLetter, int]]) -> None:
+    """Print dead letters as a table, the newest first."""
+    if not letters:
+        Console().print("no dead letters")
+        return
+    table = Table("message", "published", "reason", "error", "begins")
+    for letter, _ in letters:
+        table.add_row(
+            _place(letter),
+            _time(letter.published_at_ms),
+            letter.reason,
+            Text(letter.error.partition(": ")[2]),
+            Text(_first_bytes(letter.value)),
+        )
+    Console().print(table)
+
+
+def print_whole(letter: DeadLetter, dead_at_ms: int) -> None:
+    """Print a dead letter, its value as it is where that is text."""
+    console = Console()
+    for name, shown in as_json(letter, dead_at_ms).items():
+        if name != "begins":
+            console.print(f"{name}:", Text(str(shown)))
+    for name, value in letter.headers:
+        console.print(f"header {name}:", Text(value.decode(errors="backslashreplace")))
+    console.print("value:", Text((letter.value or b"").decode(errors="backslashreplace")))
+
+
+def _place(letter: DeadLetter) -> str:
+    return f"{letter.topic}/{letter.partition}@{letter.offset}"
+
+
+def _time(time_ms: int) -> str:
+    moment = datetime.fromtimestamp(time_ms / 1000, UTC)
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _first_bytes(value: bytes | None) -> str:
+    return (value or b"")[:FIRST_BYTES].decode(errors="backslashreplace")
+
+
+def _base64(value: bytes | None) -> str | None:
+    return None if value is None else base64.b64encode(value).decode()

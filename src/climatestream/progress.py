@@ -1,0 +1,140 @@
+"""What a long command does, how far it is, its rate and what is left, on standard error."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from typing import Self
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bar
+
+from climatestream.meter import Counts
+from climatestream.model import Batch
+
+FIRST_S = 2.0
+"""Time after which a command shows its progress [s]: shorter ones say only their result."""
+TERMINAL_S = 0.2
+LINES_S = 5.0
+"""Time between two updates [s], on a terminal and where lines are appended to a log."""
+
+
+class Progress:
+    """Shows counts until it is closed: a bar on a terminal, plain lines elsewhere.
+
+    Parameters
+    ----------
+    counts
+        What is shown.
+    slices
+        How many slices there are to read; None: no end.
+    """
+
+    def __init__(self, counts: Counts, slices: int | None) -> None:
+        self._counts = counts
+        self._slices = slices
+        self._read = 0
+        self.datasets: set[str] = set()
+        """The datasets of the batches that were watched."""
+        self._began = time.monotonic()
+        self._end = threading.Event()
+        self._console = Console(stderr=True)
+        self._thread = threading.Thread(target=self._show, name="progress", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._end.set()
+        self._thread.join()
+
+    def watch(self, batches: Iterable[Batch]) -> Iterator[Batch]:
+        """The same batches, their slices counted."""
+        last = None
+        for batch in batches:
+            slice_ = (batch.dataset, batch.time_ns, batch.extra.get("original_timestamp"))
+            self._read += slice_ != last
+            last = slice_
+            self.datasets.add(batch.dataset)
+            yield batch
+
+    def _show(self) -> None:
+        if self._end.wait(FIRST_S):
+            return
+        if self._console.is_terminal:
+            self._show_bar()
+        else:
+            self._show_lines()
+
+    def _show_bar(self) -> None:
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=20),
+            MofNCompleteColumn(),
+            TextColumn("slices"),
+            TimeRemainingColumn(),
+        )
+        with Bar(*columns, console=self._console, transient=True) as bar:
+            task = bar.add_task(self._said(), total=self._slices)
+            while not self._end.wait(TERMINAL_S):
+                bar.update(task, completed=self._read, description=self._said())
+
+    def _show_lines(self) -> None:
+        while True:
+            print(f"{self._said()}, {self._left()}", file=sys.stderr, flush=True)
+            if self._end.wait(LINES_S):
+                return
+
+    def _said(self) -> str:
+        counts = self._counts
+        done = counts.stored + counts.dead + counts.expired
+        rate = done / (time.monotonic() - self._began)
+        said = f"{counts.published:,} published, {counts.stored:,} stored, {rate:,.0f}/s"
+        if counts.dead:
+            said += f", {counts.dead:,} dead letters"
+        if counts.waiting_for is not None:
+            said += f", trying again: {counts.waiting_for}"
+        return said
+
+    def _left(self) -> str:
+        if self._slices is None:
+            return f"slice {self._read:,}"
+        left = ""
+        if self._read:
+            seconds = (time.monotonic() - self._began) / self._read * (self._slices - self._read)
+            left = f", about {seconds:,.0f} s left"
+        return f"slice {self._read:,} of {self._slices:,}{left}"
+
+
+class Spinner:
+    """Says what a command is doing while it can't say how far it is."""
+
+    def __init__(self, said: Callable[[], str]) -> None:
+        self._said = said
+        self._end = threading.Event()
+        self._thread = threading.Thread(target=self._show, name="progress", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._end.set()
+        self._thread.join()
+
+    def _show(self) -> None:
+        console = Console(stderr=True)
+        if self._end.wait(FIRST_S):
+            return
+        if not console.is_terminal:
+            while True:
+                print(self._said(), file=sys.stderr, flush=True)
+                if self._end.wait(LINES_S):
+                    return
+        with console.status(self._said()) as status:
+            while not self._end.wait(TERMINAL_S):
+                status.update(self._said())

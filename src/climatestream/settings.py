@@ -1,0 +1,78 @@
+"""Every setting in one table: name, environment variable, default, meaning.
+
+A setting comes from the command's option, then from the environment, then from a file `.env` in
+the current folder, then from its default. Importing this module reads none of them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A setting that commands share.
+
+    Parameters
+    ----------
+    name
+        As in the option: `--batch-rows`.
+    default
+        As it would be typed; None where there is none.
+    meaning
+        One sentence, with the unit; the help of the option.
+    """
+
+    name: str
+    default: str | None
+    meaning: str
+
+    @property
+    def environment(self) -> str:
+        return "CLIMATESTREAM_" + self.name.upper().replace("-", "_")
+
+
+SETTINGS: Final = (
+    Setting(
+        "store",
+        "duckdb:climatestream.duckdb",
+        "Where readings are kept: duckdb:FILE.",
+    ),
+    Setting(
+        "port",
+        "8420",
+        "Port of the page on 127.0.0.1; where it is in use, the next free one is taken.",
+    ),
+    Setting(
+        "batch-rows",
+        "50000",
+        "Readings handled at once, at most; memory grows with it [readings].",
+    ),
+    Setting(
+        "duckdb-memory",
+        "160MB",
+        "Memory that DuckDB may use for itself (its memory_limit).",
+    ),
+    Setting(
+        "dataset",
+        None,
+        "What a file, or a message that names no dataset, is: era5-land/daily-mean.",
+    ),
+    Setting(
+        "region",
+        None,
+        "Part of the earth: a country (DEU), a box (west=5,south=47,east=15,north=55), or GeoJSON.",
+    ),
+    Setting(
+        "variables",
+        None,
+        "Variables, separated by commas: temperature,u10,v10,pressure.",
+    ),
+    Setting(
+        "keep",
+        None,
+        "How long readings are kept, by their own time: 15m, 12h, 30d. Without it, for ever.",
+    ),
+)
+BY_NAME: Final = {setting.name: setting for setting in SETTINGS}
