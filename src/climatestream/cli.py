@@ -33,6 +33,8 @@ F = TypeVar("F", bound=Callable[..., Any])
 # Neither this nor the store of a demo comes from the environment: a replay never reaches a store
 # that someone keeps real readings in unless it is named on the spot.
 DEMO_KEEP = "15m"
+DEMO_SOURCE = "simulation:?days=3650"
+"""Ten years of hours, made as they are shown: the weather goes on for as long as anyone looks."""
 
 
 def main() -> NoReturn:
@@ -162,7 +164,7 @@ def demo(
     with (
         Interrupt() as interrupt,
         tempfile.TemporaryDirectory(prefix="climatestream-") as folder,
-        _open_source(sources or ("simulation:",), select) as source,
+        _open_source(sources or (DEMO_SOURCE,), select) as source,
         embedded(
             store or f"duckdb:{folder}/demo.duckdb",
             interrupt,
