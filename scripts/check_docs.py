@@ -1,7 +1,7 @@
 """Check the docs: every link leads somewhere, and the command reference is what --help says.
 
-    python scripts/check_docs.py            fails with what is wrong
-    python scripts/check_docs.py --write    writes docs/commands.md anew
+`python scripts/check_docs.py` fails with what is wrong; with `--write` it writes
+docs/commands.md anew.
 """
 
 from __future__ import annotations

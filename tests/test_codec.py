@@ -363,7 +363,7 @@ def test_both_decoders_give_the_same_rows_fields_and_dead_letters(
 
 def test_the_message_path_and_ingest_need_nothing_heavier_than_orjson() -> None:
     """A fresh interpreter that imports both has loaded no heavy package."""
-    heavy = "numpy polars duckdb pandas xarray pyarrow shapely click rich".split()
+    heavy = ["numpy", "polars", "duckdb", "pandas", "xarray", "pyarrow", "shapely", "click", "rich"]
     code = (
         "import sys, climatestream.codec, climatestream.ingest;"
         f"print([name for name in {heavy} if name in sys.modules])"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
@@ -89,6 +89,8 @@ class Auditor:
     group: str
     dataset: str
     decode: Decode
+    stop: Callable[[], bool] = lambda: False
+    """Asked between blocks; ends an audit with KeyboardInterrupt: half a proof is none."""
     read: int = 0
     """Messages read so far."""
     _types: dict[str, FieldType] = field(default_factory=dict)
@@ -102,6 +104,8 @@ class Auditor:
         partitions: dict[int, Counter[str]] = {}
         missing: dict[int, list[int]] = {}
         for block in self.broker.read(start):
+            if self.stop():
+                raise KeyboardInterrupt
             number = block.partition
             if number not in dead:
                 dead[number] = self.store.dead_offsets(block.topic, number)

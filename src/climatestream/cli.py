@@ -10,7 +10,7 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from inspect import cleandoc
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
@@ -41,30 +41,35 @@ def main() -> NoReturn:
     """Run the command line."""
     load_dotenv(Path(".env"))
     try:
-        code = cli.main(prog_name="climatestream", standalone_mode=False)
-    except click.exceptions.NoArgsIsHelpError as error:
-        click.echo(error.format_message())
-        code = 2
-    except click.ClickException as error:
-        _complain(error.format_message().replace("\n", " "))
-        code = 2
-    except ClimatestreamError as error:
-        _complain(str(error))
-        code = error.exit_code
-    except (click.Abort, KeyboardInterrupt):
-        code = EXIT_CODE
+        code = invoke(sys.argv[1:])
     except BrokenPipeError:
         # whoever read the output has gone: nothing more to say, and nowhere to say it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 1
-    sys.exit(code or 0)
+    sys.exit(code)
 
 
-def _complain(sentence: str) -> None:
+def invoke(arguments: Sequence[str]) -> int:
+    """Run a command; its exit code. What it raises beyond its own errors is a bug."""
+    try:
+        code = cli.main(arguments, prog_name="climatestream", standalone_mode=False)
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message())
+        return 2
+    except click.ClickException as error:
+        return _fail(error.format_message().replace("\n", " "), 2, arguments)
+    except ClimatestreamError as error:
+        return _fail(str(error), error.exit_code, arguments)
+    except (click.Abort, KeyboardInterrupt):
+        return EXIT_CODE
+    return code or 0
+
+
+def _fail(sentence: str, exit_code: int, arguments: Sequence[str]) -> int:
     click.echo(f"climatestream: {sentence}", err=True)
-    context = click.get_current_context(silent=True)
-    if "--json" in sys.argv[1:] and context is None:
+    if "--json" in arguments:
         click.echo(orjson.dumps({"error": sentence}))
+    return exit_code
 
 
 # -------------------------------------------------------------------------------- options
@@ -212,30 +217,29 @@ def run(
     from climatestream.embedded import embedded
 
     pace = _pace(rate, speed, loop, shift_to_now)
-    with (
-        Interrupt() as interrupt,
-        _open_source(sources, select) as source,
-        embedded(
+    keep_s = None if keep is None else units.duration_s(keep)
+    with Interrupt() as interrupt, _open_source(sources, select) as source:
+        batches = replay.paced(source, pace, replay.Clock(interrupt.stop))
+        slices = None if loop else len(source.slices())
+        with embedded(
             store,
             interrupt,
             dataset=select["dataset"],
-            keep_s=None if keep is None else units.duration_s(keep),
+            keep_s=keep_s,
             port=port if serve else None,
             batch_rows=batch_rows,
             duckdb_memory=duckdb_memory,
             audited=audit,
-        ) as pipeline,
-    ):
-        batches = replay.paced(source, pace, replay.Clock(interrupt.stop))
-        if serve:
-            _say_page(pipeline.url)
-        pipeline.run(batches, slices=None if loop else len(source.slices()))
-        result = pipeline.result()
-        if audit:
-            result["audit"] = pipeline.audit()
-        if serve:
-            interrupt.stop.wait()
-        return _end(result, json_, interrupt, ok=not audit or result["audit"]["ok"])
+        ) as pipeline:
+            if serve:
+                _say_page(pipeline.url)
+            pipeline.run(batches, slices=slices)
+            result = pipeline.result()
+            if audit and not interrupt.stop.is_set():
+                result["audit"] = pipeline.audit()
+            if serve:
+                interrupt.stop.wait()
+        return _end(result, json_, interrupt, ok=result.get("audit", {}).get("ok", True))
 
 
 @cli.command()
@@ -294,8 +298,7 @@ def inspect(files: tuple[str, ...], dataset: str | None, json_: bool) -> int:
 
     from climatestream import inspect as inspecting
 
-    with Interrupt():
-        found = inspecting.inspect_files(files, dataset=dataset)
+    found = inspecting.inspect_files(files, dataset=dataset)
     if json_:
         click.echo(orjson.dumps({"files": [inspecting.as_json(file) for file in found]}))
     else:

@@ -15,7 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import orjson
 
@@ -180,8 +180,9 @@ def bury(block: Messages, index: int, error: BadMessage) -> DeadLetter:
 
 
 def read(value: bytes | None, dataset: str, types: dict[str, FieldType]) -> Reading:
-    """One message's value as a reading, in the units of the store (`variables.to_store`, value
-    by value); `dataset` and `types` as for `decode`.
+    """One message's value as a reading, in the units of the store, as `variables.to_store` has it.
+
+    `dataset` and `types` are as for `decode`.
 
     Raises
     ------
@@ -264,7 +265,6 @@ def _data(
     data: dict[str, float | str | bool] = {}
     new_types: dict[str, FieldType] = {}
     finite = False
-    value: Any
     for name, value in document.items():
         if value is None:
             continue
@@ -275,7 +275,7 @@ def _data(
         elif not isinstance(value, _PYTHON_TYPES[kind]):
             raise _wrong_type(name, value, kind)
         else:
-            data[name] = value
+            data[name] = cast("str | bool", value)
     if not finite:
         raise BadMessage("no-value", "no field holds a finite number: expected at least one")
     return data, new_types

@@ -161,7 +161,7 @@ def _clock() -> Finding:
     now = datetime.now(UTC)
     if now >= BUILT:
         return Finding("clock", "ok", f"{now:%Y-%m-%d %H:%M} UTC")
-    return Finding("clock", "broken", f"{now:%Y-%m-%d %H:%M} UTC", "set the clock: it is in the past")
+    return Finding("clock", "broken", f"{now:%Y-%m-%d %H:%M} UTC", "set the clock: it is slow")
 
 
 def _sample_data() -> Finding:

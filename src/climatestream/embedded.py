@@ -69,7 +69,7 @@ def embedded(
         ingest = Ingest(opened, dataset or UNSTATED, decode)
         keeper = None
         if keep_s is not None:
-            keeper = stack.enter_context(Keeper(opened, keep_s, lambda: ingest.datasets))
+            keeper = stack.enter_context(Keeper(opened, keep_s, lambda: set(ingest.datasets)))
             ingest.horizon_ms = keeper.horizon_ms
         url = ""
         if port is not None:
@@ -107,8 +107,9 @@ class Embedded:
                 self.broker,
                 self.ingest,
                 self.meter,
-                self.interrupt.abandon,
-                self.batch_rows,
+                stop=self.interrupt.stop,
+                abandon=self.interrupt.abandon,
+                batch_rows=self.batch_rows,
             )
         self.seconds += time.monotonic() - began
 
@@ -122,7 +123,12 @@ class Embedded:
         if self.keeper is not None:
             self.keeper.drop()
         auditor = Auditor(
-            self.broker, self.store, pipeline.GROUP, self.ingest.dataset, self.ingest.decode
+            self.broker,
+            self.store,
+            pipeline.GROUP,
+            self.ingest.dataset,
+            self.ingest.decode,
+            self.interrupt.stop.is_set,
         )
         with Spinner(lambda: f"audit: {auditor.read:,} of {self.meter.published:,} messages read"):
             return auditor.audit().as_json()

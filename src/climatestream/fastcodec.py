@@ -131,6 +131,9 @@ def decode(messages: Sequence[Messages], dataset: str, types: dict[str, FieldTyp
     return codec.Decoded(chunk.rows(), chunk.dead)
 
 
+_SQL_TYPES = {"integer": "VARCHAR", "number": "DOUBLE", "text": "VARCHAR", "boolean": "BOOLEAN"}
+
+
 @dataclass(frozen=True)
 class _Shape:
     """Keys in order, each with the type of its value, as one valid message has them."""
@@ -138,8 +141,6 @@ class _Shape:
     kinds: tuple[tuple[str, str], ...]
     blank: str
     """What may stand between its parts; nothing where the first message has nothing there."""
-
-    _TYPES = {"integer": "VARCHAR", "number": "DOUBLE", "text": "VARCHAR", "boolean": "BOOLEAN"}
 
     @classmethod
     def of(cls, value: bytes, types: dict[str, FieldType]) -> _Shape | None:
@@ -178,7 +179,7 @@ class _Shape:
 
     def schema(self) -> str:
         """What DuckDB's json_transform is to make of it."""
-        return orjson.dumps({name: self._TYPES[kind] for name, kind in self.kinds}).decode()
+        return orjson.dumps({name: _SQL_TYPES[kind] for name, kind in self.kinds}).decode()
 
 
 _PLACE = pl.selectors.by_name("latitude", "longitude", require_all=False)
@@ -240,11 +241,12 @@ class _Chunk:
         return None
 
     def _shape_of(self, value: bytes | None) -> _Shape | None:
+        if value is None:
+            return None
         try:
             codec.read(value, self._dataset, self._types)
         except BadMessage:
             return None
-        assert value is not None  # an empty value is a BadMessage
         shape = _Shape.of(value, self._types)
         if shape is None or not re.fullmatch(shape.pattern(), value.decode()):
             return None

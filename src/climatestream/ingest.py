@@ -9,6 +9,7 @@ messages again, in any cut into calls, changes nothing.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TypeAlias
@@ -176,7 +177,7 @@ class Ingest:
 def _names(rows: Rows, dataset: str, name: str) -> bool:
     """Whether a row of the dataset has a value for the field."""
     values = zip(rows.dataset, rows.data[name], strict=True)
-    return any(of == dataset and value == value for of, value in values)  # NaN is not itself
+    return any(of == dataset and not math.isnan(value) for of, value in values)
 
 
 def _unit(name: str, units: Mapping[str, str]) -> str:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Self
 
-from climatestream.errors import Transient
+from climatestream.errors import StoreUnavailable, Transient
 from climatestream.ingest import Report
 from climatestream.model import Messages
 from climatestream.ports import PipelineRow, Store
@@ -77,6 +77,7 @@ class Meter(Counts):
         self._windows: dict[int, _Window] = {}
         self._unwritten: list[PipelineRow] = []
         self._lock = threading.Lock()
+        self._error: Exception | None = None
         self._end = threading.Event()
         self._thread = threading.Thread(target=self._write_often, name="meter", daemon=True)
 
@@ -87,10 +88,20 @@ class Meter(Counts):
     def __exit__(self, *_: object) -> None:
         self._end.set()
         self._thread.join()
+        if self._error is not None:
+            raise self._error
         self._write()
 
     def saw(self, messages: Sequence[Messages], report: Report, seconds: float) -> None:
-        """Count a batch for which the store has answered."""
+        """Count a batch for which the store has answered.
+
+        Raises
+        ------
+        Exception
+            What writing the rows met and time can't mend.
+        """
+        if self._error is not None:
+            raise self._error
         now_ms = self._clock_ms()
         dead = Counter(letter.partition for letter in report.dead)
         with self._lock:
@@ -117,22 +128,31 @@ class Meter(Counts):
 
     def _write_often(self) -> None:
         interval_s = FIRST_S
-        while not self._end.wait(interval_s):
-            self._write()
-            interval_s = INTERVAL_S
+        try:
+            while not self._end.wait(interval_s):
+                self._write()
+                interval_s = INTERVAL_S
+        except Exception as error:  # whatever it is, the run must not go on without telemetry
+            self._error = error
 
     def _write(self) -> None:
-        high_water = self._high_water()
+        high_water: dict[int, int | None]
+        try:
+            high_water = {**self._high_water()}
+        except Transient as error:
+            self.waiting_for = error
+            high_water = dict.fromkeys(self._windows)
         now_ms = self._clock_ms()
         with self._lock:
-            windows, self._windows = self._windows, {}
-        for partition in sorted(high_water.keys() | windows.keys()):
-            window = windows.get(partition, _Window())
-            self._unwritten.append(self._row(now_ms, partition, window, high_water.get(partition)))
+            windows = self._windows
             # an idle partition goes on from where it was
-            if window.offset is not None:
-                with self._lock:
-                    self._windows.setdefault(partition, _Window()).offset = window.offset
+            self._windows = {n: _Window(w.offset) for n, w in windows.items() if n in high_water}
+        self._unwritten += [
+            self._row(
+                now_ms, partition, windows.get(partition, _Window()), high_water.get(partition)
+            )
+            for partition in sorted(high_water.keys() | windows.keys())
+        ]
         try:
             self._store.record(self._unwritten)
         except Transient as error:
@@ -140,6 +160,8 @@ class Meter(Counts):
             del self._unwritten[:-KEPT_ROWS]
         else:
             self._unwritten.clear()
+            if isinstance(self.waiting_for, StoreUnavailable):
+                self.waiting_for = None
 
     def _row(
         self, now_ms: int, partition: int, window: _Window, high_water: int | None

@@ -55,13 +55,16 @@ def run(
     broker: Broker,
     ingest: Ingest,
     meter: Meter,
+    *,
+    stop: threading.Event,
     abandon: threading.Event,
     batch_rows: int = BATCH_ROWS,
 ) -> None:
     """Take readings from a source to a store through a broker in this process.
 
-    Ends when the batches end and all of them are stored. `abandon` ends it at once: what is
-    not stored by then stays uncommitted in the broker.
+    Ends when the batches end and all of them are stored. `stop` is what ends the batches: it is
+    set here when writing fails, so that no one waits for what will not come. `abandon` ends all
+    at once: what is not stored by then stays uncommitted in the broker.
 
     Raises
     ------
@@ -74,14 +77,18 @@ def run(
         broker.consumer(GROUP) as consumer,
     ):
         publisher = pool.submit(publish, batches, producer, meter)
-        work(
-            consumer,
-            ingest,
-            meter,
-            finished=publisher.done,
-            stop=abandon,
-            max_messages=batch_rows,
-        )
+        try:
+            work(
+                consumer,
+                ingest,
+                meter,
+                finished=publisher.done,
+                stop=abandon,
+                max_messages=batch_rows,
+            )
+        except BaseException:
+            stop.set()
+            raise
     error = publisher.exception()
     if error is not None and not (abandon.is_set() and isinstance(error, BrokerError)):
         raise error

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
+from climatestream.codec import END_NS
 from climatestream.errors import UsageError
 from climatestream.model import NS_PER_MS, Batch, Slice
 from climatestream.ports import Source
@@ -21,6 +22,9 @@ NS_PER_S = 1_000_000_000
 REPLAYED = "/replay"
 KEEPS_ITS_NAME = "simulation"
 """The dataset that is made up anyhow: shifted to now it is what it was."""
+
+STEP_OF_ONE_NS = 3_600 * NS_PER_S
+"""From one slice to the next where a simulation of a single slice goes on [ns]."""
 
 RATE_STEPS = 10
 """Parts a second in which a limited rate is published: a smooth stream, not a burst a second."""
@@ -56,7 +60,8 @@ class Pace:
     speed
         Seconds of the data's time that pass in a second; None: no waiting.
     loop
-        After the last slice begin again with the first, for ever.
+        After the last slice begin again with the first, for ever; a simulation goes on in time
+        instead, without `shift_to_now` up to the last time that a message may have.
     shift_to_now
         Stamp a slice with the present, rounded down to a whole publishing interval.
     """
@@ -94,49 +99,72 @@ def demo(source: Source, clock: Clock, caught_up: Callable[[], bool]) -> Iterato
     until `caught_up` says that what was published is stored.
     """
     slices = source.slices()
+    if not slices:
+        return
     newest = min(DEMO_SLICES, len(slices)) - 1
     start_ns = _floor(clock.now_ns(), NS_PER_S)
     readings = 0
     for back in range(DEMO_SLICES):
-        if clock.stop.is_set() or readings >= DEMO_READINGS:
+        if readings >= DEMO_READINGS:
             break
-        slice_ = slices[(newest - back) % len(slices)]
-        for batch in source.read(slice_):
+        for batch in _read(source, _slice(slices, newest - back), clock):
             readings += len(batch)
             yield _stamped(batch, start_ns - back * NS_PER_S)
-    last_ns = start_ns
+    stamp_ns = start_ns
     for number in itertools.count(newest + 1):
         while not caught_up() and not clock.stop.is_set():
             clock.wait_until(clock.now_ns() + NS_PER_S // 100)
-        last_ns = _next_stamp(clock, last_ns, NS_PER_S)
+        stamp_ns = _next_stamp(clock, stamp_ns, NS_PER_S)
         if clock.stop.is_set():
             return
-        for batch in source.read(slices[number % len(slices)]):
-            yield _stamped(batch, last_ns)
+        for batch in _read(source, _slice(slices, number), clock):
+            yield _stamped(batch, stamp_ns)
 
 
 def _scheduled(
     source: Source, slices: Sequence[Slice], pace: Pace, clock: Clock
 ) -> Iterator[Batch]:
     interval_ns = _interval_ns(slices, pace)
-    start_ns = clock.now_ns()
-    offset_ns = 0  # of a slice's due time against the start
-    before: Slice | None = None
+    due_ns = clock.now_ns()
     stamp_ns = 0
-    rounds = itertools.count() if pace.loop else range(1)
-    for slice_ in (slice_ for _ in rounds for slice_ in slices):
-        if before is not None and slice_.time_ns != before.time_ns:
+    before: Slice | None = None
+    for number in itertools.count() if pace.loop and slices else range(len(slices)):
+        slice_ = _slice(slices, number)
+        if number >= len(slices) and slice_.time_ns >= END_NS and not pace.shift_to_now:
+            return
+        # the datasets of one time are due together; with a new round a new time begins
+        new_time = before is None or number % len(slices) == 0 or slice_.time_ns != before.time_ns
+        if new_time and before is not None:
             step_ns = slice_.time_ns - before.time_ns
-            offset_ns += round(step_ns / pace.speed) if pace.speed and step_ns > 0 else interval_ns
+            due_ns += round(step_ns / pace.speed) if pace.speed and step_ns > 0 else interval_ns
         if interval_ns:
-            clock.wait_until(start_ns + offset_ns)
-        if pace.shift_to_now and (before is None or slice_.time_ns != before.time_ns):
+            clock.wait_until(due_ns)
+        if new_time and pace.shift_to_now:
             stamp_ns = _next_stamp(clock, stamp_ns, interval_ns)
         before = slice_
-        for batch in source.read(slice_):
-            if clock.stop.is_set():
-                return
+        if clock.stop.is_set():
+            return
+        for batch in _read(source, slice_, clock):
             yield _stamped(batch, stamp_ns) if pace.shift_to_now else batch
+
+
+def _slice(slices: Sequence[Slice], number: int) -> Slice:
+    """The slice of a number, also before the first and after the last.
+
+    There files repeat, and a simulation, which can be read at any time, goes on in its steps.
+    """
+    turn, place = divmod(number, len(slices))
+    slice_ = slices[place]
+    if not turn or not _made_up(slice_.dataset):
+        return slice_
+    step_ns = slices[1].time_ns - slices[0].time_ns if len(slices) > 1 else STEP_OF_ONE_NS
+    return replace(slice_, time_ns=slice_.time_ns + turn * len(slices) * step_ns)
+
+
+def _read(source: Source, slice_: Slice, clock: Clock) -> Iterator[Batch]:
+    """The readings of a slice, until the clock is told to stop."""
+    if not clock.stop.is_set():
+        yield from itertools.takewhile(lambda _: not clock.stop.is_set(), source.read(slice_))
 
 
 def _interval_ns(slices: Sequence[Slice], pace: Pace) -> int:
@@ -151,8 +179,10 @@ def _interval_ns(slices: Sequence[Slice], pace: Pace) -> int:
 
 def _next_stamp(clock: Clock, last_ns: int, interval_ns: int) -> int:
     """The present, rounded down to a whole interval; waits until that is later than the last."""
-    clock.wait_until(_floor(last_ns, interval_ns) + interval_ns)
-    return _floor(clock.now_ns(), interval_ns)
+    next_ns = _floor(last_ns, interval_ns) + interval_ns
+    clock.wait_until(next_ns)
+    # where the system's clock is being slowed, a wait ends a little before its time
+    return max(next_ns, _floor(clock.now_ns(), interval_ns))
 
 
 def _floor(time_ns: int, interval_ns: int) -> int:

@@ -22,10 +22,11 @@ _END = object()
 
 
 def ahead(items: Iterable[T], depth: int, name: str) -> Generator[T, None, None]:
-    """The same items, made on a thread of its own up to `depth` ahead of who takes them.
+    """The same items, made on a thread of its own ahead of who takes them.
 
-    What the thread raises is raised here, after the items that came before it. Closing the
-    generator ends the thread after the item that it is at.
+    Up to `depth` items wait to be taken, and the thread holds the next one until there is room.
+    What it raises is raised here, after the items that came before it. Closing the generator
+    ends the thread after the item that it is at.
     """
     room: queue.Queue[object] = queue.Queue(maxsize=depth)
     unwanted = threading.Event()

@@ -97,7 +97,7 @@ _TEMPERATURE = partial(
     store_unit="degC",
     offset=-273.15,
     shown_unit="°C",
-    scale=Scale("thermal", (-50.0, -20.0, 0.0, 10.0, 20.0, 30.0, 45.0)),
+    scale=Scale("thermal", (-50.0, -20.0, 0.0, 10.0, 15.0, 20.0, 25.0, 30.0, 45.0)),
 )
 _SOIL_TEMPERATURE = partial(
     _TEMPERATURE,
@@ -187,7 +187,7 @@ _WIND = partial(
     valid_min=-113.2,
     valid_max=113.2,
     valid_why="strongest gust measured (WMO, Barrow Island 1996); no mean exceeds it",
-    scale=Scale("balance", (-20.0, -10.0, -5.0, 0.0, 5.0, 10.0, 20.0)),
+    scale=Scale("balance", (-20.0, -10.0, -5.0, -2.0, 0.0, 2.0, 5.0, 10.0, 20.0)),
 )
 _LEAVES = partial(
     Variable,

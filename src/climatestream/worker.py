@@ -52,17 +52,22 @@ def work(
 ) -> None:
     """Take messages to the store until `finished` says so and none is left, or until `stop`.
 
-    Decoding runs ahead of writing, by one batch, on a thread of its own.
+    Decoding runs ahead of writing, by one batch, on a thread of its own; `stop` is set here when
+    writing fails, so that it ends too.
     """
     batches = ahead(_batches(consumer, ingest, meter, finished, stop, max_messages), 1, "decode")
     with closing(batches):
-        for batch in batches:
-            began = time.monotonic()
-            report = _patiently(partial(_write, batch, ingest), batch.messages, meter, stop)
-            if report is None:
-                return
-            consumer.commit({b.partition: b.offset[-1] + 1 for b in batch.messages})
-            meter.saw(batch.messages, report, time.monotonic() - began)
+        try:
+            for batch in batches:
+                began = time.monotonic()
+                report = _patiently(partial(_write, batch, ingest), batch.messages, meter, stop)
+                if report is None:
+                    return
+                consumer.commit({b.partition: b.offset[-1] + 1 for b in batch.messages})
+                meter.saw(batch.messages, report, time.monotonic() - began)
+        except BaseException:
+            stop.set()
+            raise
 
 
 def _batches(

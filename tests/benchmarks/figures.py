@@ -10,9 +10,10 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import duckdb
 import msgspec
@@ -187,14 +188,14 @@ def run_file(file: Path, store: Path, poison: int = 0) -> None:
         with Meter(opened, broker.topic, lambda: broker.high_water(partitions)) as meter:
             read = replay.paced(source, replay.Pace(), replay.Clock(never))
             with _poisoned(poison):
-                pipeline.run(read, broker, ingest, meter, never)
+                pipeline.run(read, broker, ingest, meter, stop=never, abandon=never)
         assert meter.published == meter.stored + meter.dead > 0
 
 
 @contextmanager
 def _poisoned(every: int) -> Iterator[None]:
     """Every so many messages that are published are cut in half."""
-    real = pipeline.encode
+    real = fastcodec.encode
 
     def cut(batch: Batch) -> list[bytes]:
         values = real(batch)
@@ -202,12 +203,8 @@ def _poisoned(every: int) -> Iterator[None]:
             values[index] = values[index][: len(values[index]) // 2]
         return values
 
-    if every:
-        pipeline.encode = cut
-    try:
+    with patch.object(pipeline, "encode", cut) if every else nullcontext():
         yield
-    finally:
-        pipeline.encode = real
 
 
 def file_to_store(rows: int, columns: int, times: int, poison: int = 0) -> Figure:

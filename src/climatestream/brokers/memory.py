@@ -15,8 +15,8 @@ from array import array
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from io import FileIO
+from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Self
 
 from climatestream.errors import BrokerError, BrokerUnavailable
@@ -29,9 +29,6 @@ PARTITIONS = 4
 
 CAPACITY = 25_000
 """Messages that a partition holds at most [messages]: four hold two batches, about 40 MB."""
-
-KEPT_ASSIGNMENTS = 64
-"""Key lists whose partitions are remembered: the blocks of a grid come again at each time."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,9 +97,6 @@ class MemoryBroker:
         self._keep = keep
         self._files: list[FileIO] = []
         self._changed = threading.Condition()
-        self._assignments: deque[tuple[Sequence[bytes], list[list[bool]]]] = deque(
-            maxlen=KEPT_ASSIGNMENTS
-        )
 
     def __enter__(self) -> Self:
         if self._keep is not None:
@@ -129,12 +123,17 @@ class MemoryBroker:
 
     def read(self, start: Start = "earliest") -> Iterator[Messages]:
         with self._changed:
-            ends = [partition.end for partition in self._partitions]
-            firsts = [self._first(number, start) for number in self._numbers()]
-        for number, (first, end) in enumerate(zip(firsts, ends, strict=True)):
-            for chunk in self._kept(number) if self._files else self._held(number):
-                if chunk.offset < end and chunk.end > first:
-                    yield self._messages(number, [_cut(chunk, max(first, chunk.offset), end)])
+            held = [(p.end, [] if self._files else list(p.chunks)) for p in self._partitions]
+        return self._blocks(held, start)
+
+    def _blocks(self, held: list[tuple[int, list[_Chunk]]], start: Start) -> Iterator[Messages]:
+        if start == "latest":
+            return
+        since_ms = 0 if start == "earliest" else start
+        for number, (end, chunks) in enumerate(held):
+            for chunk in self._kept(number, end) if self._files else chunks:
+                if chunk.published_at_ms >= since_ms:
+                    yield self._messages(number, [chunk])
 
     # ------------------------------------------------------------------------ publishing
 
@@ -146,20 +145,26 @@ class MemoryBroker:
         headers: Headers,
     ) -> None:
         """Append to the partitions; waits until each that gets messages has room for them."""
-        parts = [
-            (number, list(itertools.compress(keys, mask)), list(itertools.compress(values, mask)))
-            for number, mask in enumerate(self._assign(keys))
-        ]
+        parts = self._part(keys, values)
         with self._changed:
             self._changed.wait_for(
-                lambda: producer.closed or all(self._room(number, len(k)) for number, k, _ in parts)
+                lambda: (
+                    producer.closed
+                    or all(self._room(number, len(part[0])) for number, part in parts.items())
+                )
             )
             if producer.closed:
                 raise BrokerError(f"the producer of topic {self.topic} is closed: not published")
             self._last_ms = max(self._last_ms, self._clock_ms())
-            for number, part_keys, part_values in parts:
-                if part_keys:
-                    self._append(number, part_keys, part_values, headers)
+            chunks = {
+                number: _Chunk(self._partitions[number].end, self._last_ms, headers, *part)
+                for number, part in parts.items()
+            }
+            if self._files:
+                self._keep_all(chunks)
+            for number, chunk in chunks.items():
+                self._partitions[number].chunks.append(chunk)
+                self._partitions[number].end = chunk.end
             self._changed.notify_all()
 
     def wake(self) -> None:
@@ -167,30 +172,35 @@ class MemoryBroker:
         with self._changed:
             self._changed.notify_all()
 
+    def _part(
+        self, keys: Sequence[bytes], values: Sequence[bytes]
+    ) -> dict[int, tuple[list[bytes], list[bytes]]]:
+        """Keys and values by partition, which is always the same for a key."""
+        parts: list[tuple[list[bytes], list[bytes]]] = [([], []) for _ in self._partitions]
+        for key, value in zip(keys, values, strict=True):
+            part = parts[zlib.crc32(key) % len(parts)]
+            part[0].append(key)
+            part[1].append(value)
+        return {number: part for number, part in enumerate(parts) if part[0]}
+
     def _room(self, number: int, count: int) -> bool:
         held = self._partitions[number].held()
-        return held == 0 or held + count <= self._capacity or count == 0
+        return held == 0 or held + count <= self._capacity
 
-    def _append(
-        self, number: int, keys: list[bytes], values: list[bytes], headers: Headers
-    ) -> None:
-        partition = self._partitions[number]
-        chunk = _Chunk(partition.end, self._last_ms, headers, keys, values)
-        if self._files:
-            _write(self._files[number], chunk)
-        partition.chunks.append(chunk)
-        partition.end = chunk.end
-
-    def _assign(self, keys: Sequence[bytes]) -> list[list[bool]]:
-        """For each partition, which of the keys are its own: always the same for a key."""
-        for known, masks in self._assignments:
-            if known is keys:
-                return masks
-        count = len(self._partitions)
-        numbers = [zlib.crc32(key) % count for key in keys]
-        masks = [[number == own for number in numbers] for own in range(count)]
-        self._assignments.append((keys, masks))
-        return masks
+    def _keep_all(self, chunks: Mapping[int, _Chunk]) -> None:
+        """Append chunks to the files of their partitions: all of them, or none."""
+        ends = [file.tell() for file in self._files]
+        try:
+            for number, chunk in chunks.items():
+                _write(self._files[number], chunk)
+        except OSError as error:
+            for file, end in zip(self._files, ends, strict=True):
+                file.seek(end)
+                file.truncate()
+            raise BrokerUnavailable(
+                f"messages could not be kept for audit in {self._keep}: {error.strerror}; free "
+                f"space there, or run without --audit"
+            ) from error
 
     # ------------------------------------------------------------------------- consuming
 
@@ -209,6 +219,7 @@ class MemoryBroker:
         with self._changed:
             group = self._groups[member.group]
             group.members.remove(member)
+            member.positions = {}
             self._share_out(group)
 
     def _share_out(self, group: _Group) -> None:
@@ -240,7 +251,11 @@ class MemoryBroker:
             return blocks
 
     def _has_news(self, member: MemoryConsumer) -> bool:
-        return any(self._partitions[n].end > at for n, at in member.positions.items())
+        # a position may lie before what is held: then it is what is held that counts
+        return any(
+            self._partitions[n].chunks and self._partitions[n].end > at
+            for n, at in member.positions.items()
+        )
 
     def _slices(self, number: int, position: int, count: int) -> list[_Chunk]:
         slices = []
@@ -263,6 +278,19 @@ class MemoryBroker:
                     chunks.popleft()
             self._changed.notify_all()
 
+    def seek(self, member: MemoryConsumer, positions: Mapping[int, int]) -> None:
+        """Move a member's positions; partitions that it does not have are left alone."""
+        with self._changed:
+            member.positions.update(
+                {n: position for n, position in positions.items() if n in member.positions}
+            )
+            self._changed.notify_all()
+
+    def assigned(self, member: MemoryConsumer) -> list[int]:
+        """The partitions that a member has."""
+        with self._changed:
+            return list(member.positions)
+
     def high_water(self, numbers: Sequence[int]) -> dict[int, int]:
         """By partition, the offset after the newest message."""
         with self._changed:
@@ -274,23 +302,23 @@ class MemoryBroker:
         return range(len(self._partitions))
 
     def _first(self, number: int, start: Start) -> int:
-        """The offset at which someone begins who has committed nothing."""
+        """The offset at which a group begins that has committed nothing."""
         partition = self._partitions[number]
         if start == "latest":
             return partition.end
         if start == "earliest":
             return 0
-        chunks = self._kept(number) if self._files else self._held(number)
-        return next((c.offset for c in chunks if c.published_at_ms >= start), partition.end)
+        later = (c.offset for c in partition.chunks if c.published_at_ms >= start)
+        return next(later, partition.end)
 
-    def _held(self, number: int) -> list[_Chunk]:
-        with self._changed:
-            return list(self._partitions[number].chunks)
-
-    def _kept(self, number: int) -> Iterator[_Chunk]:
+    def _kept(self, number: int, end: int) -> Iterator[_Chunk]:
+        """The chunks in a partition's file below an offset; behind it one may be half written."""
         with Path(self._files[number].name).open("rb") as file:
-            while (chunk := _read(file)) is not None:
+            at = 0
+            while at < end:
+                chunk = _read(file)
                 yield chunk
+                at = chunk.end
 
     def _messages(self, number: int, chunks: Sequence[_Chunk]) -> Messages:
         return Messages(
@@ -356,10 +384,10 @@ class MemoryConsumer:
         self._broker.commit(self, positions)
 
     def seek(self, positions: Mapping[int, int]) -> None:
-        self.positions.update(positions)
+        self._broker.seek(self, positions)
 
     def high_water(self) -> dict[int, int]:
-        return self._broker.high_water(list(self.positions))
+        return self._broker.high_water(self._broker.assigned(self))
 
 
 def _cut(chunk: _Chunk, first: int, end: int) -> _Chunk:
@@ -387,24 +415,12 @@ def _write(file: FileIO, chunk: _Chunk) -> None:
     head = (chunk.offset, chunk.published_at_ms, len(chunk.values), len(chunk.headers), size)
     numbers = array("q", (*head, *map(len, parts)))
     rest = memoryview(b"".join((numbers.tobytes(), *parts)))
-    end = file.tell()
-    try:
-        while rest:
-            rest = rest[file.write(rest) :]
-    except OSError as error:
-        file.seek(end)
-        file.truncate()
-        raise BrokerUnavailable(
-            f"a message could not be kept for audit in {file.name}: {error.strerror}; free space "
-            f"there, or run without --audit"
-        ) from error
+    while rest:
+        rest = rest[file.write(rest) :]
 
 
-def _read(file: BinaryIO) -> _Chunk | None:
-    raw = file.read(5 * 8)
-    if not raw:
-        return None
-    offset, published_at_ms, count, headers, size = array("q", raw)
+def _read(file: BinaryIO) -> _Chunk:
+    offset, published_at_ms, count, headers, size = array("q", file.read(5 * 8))
     lengths = array("q", file.read(8 * (2 * headers + 2 * count)))
     body = file.read(size)
     ends = list(itertools.accumulate(lengths, initial=0))

@@ -1,0 +1,1 @@
+"""The embedded page: a server on this machine, and what it shows."""

@@ -1,0 +1,164 @@
+"""Files as a source: NetCDF, GRIB and ZIPs of them, one or many, merged into readings."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Self
+
+import numpy as np
+
+from climatestream.errors import SourceError, UsageError
+from climatestream.model import Batch, Slice
+from climatestream.sources import merge, naming
+from climatestream.sources.locate import Files
+from climatestream.sources.naming import Wanted
+from climatestream.sources.selection import Selection, time_text
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+    from types import TracebackType
+
+    from numpy.typing import NDArray
+
+    from climatestream.sources.field import Field
+
+
+ALL = Selection()
+
+
+def open_files(specs: Sequence[str], selection: Selection = ALL) -> FileSource:
+    """Files, folders and glob patterns as a source, not yet opened.
+
+    Parameters
+    ----------
+    specs
+        Files, folders (with those in them) and glob patterns. Files are recognised by their
+        first bytes.
+    selection
+        What to read of them.
+
+    Raises
+    ------
+    UsageError
+        None is given.
+    """
+    if not specs:
+        raise UsageError("no file is given: name files, folders or patterns such as 'data/*.nc'")
+    return FileSource(specs, selection)
+
+
+class FileSource:
+    """What files hold, as readings.
+
+    Entering reads what there is, all but the values, and refuses what is wrong with it; only a
+    variable that is there twice is read, to see that it is the same.
+    """
+
+    def __init__(self, specs: Sequence[str], selection: Selection) -> None:
+        self._selection = selection
+        self._files = Files(specs)
+        self._layers: list[merge.Layer] = []
+
+    def __enter__(self) -> Self:
+        try:
+            wanted = Wanted(self._selection.variables)
+            fields = [
+                field for file in self._files.find() for field in self._files.fields(file, wanted)
+            ]
+            wanted.check()
+            self._layers = _layers(fields, self._selection)
+        except BaseException:
+            self._files.__exit__(None, None, None)
+            raise
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._layers = []
+        self._files.__exit__(kind, error, trace)
+
+    def slices(self) -> Sequence[Slice]:
+        """What there is, by time and dataset."""
+        found = {
+            Slice(time_ns, layer.dataset)
+            for layer in self._layers
+            for time_ns in layer.time_ns.tolist()
+        }
+        return sorted(found)
+
+    def read(self, slice_: Slice) -> Iterator[Batch]:
+        """The readings of a slice.
+
+        Raises
+        ------
+        SourceError
+            The file is damaged or has gone.
+        """
+        for layer in self._layers:
+            if layer.dataset == slice_.dataset:
+                yield from layer.read(slice_.time_ns)
+
+
+def _layers(fields: Sequence[Field], selection: Selection) -> list[merge.Layer]:
+    """Fields as layers: named, checked, narrowed to what is asked for.
+
+    Raises
+    ------
+    UsageError
+        The dataset can't be known.
+    SourceError
+        A unit is wrong, files contradict each other, or nothing is left.
+    """
+    units = [naming.unit_of(field) for field in fields]
+    naming.check_units(fields)
+    names = naming.state_datasets(fields, selection.dataset)
+    members = [
+        merge.Member(field, naming.our_name(field.name), unit, dataset, _times(field, selection))
+        for field, unit, dataset in zip(fields, units, names, strict=True)
+    ]
+    chosen = [member for member in members if len(member.times)]
+    if not chosen:
+        first = min(int(field.time_ns.min()) for field in fields)
+        last = max(int(field.time_ns.max()) for field in fields)
+        raise SourceError(
+            f"no time is left of {_files(fields)}: asked for is {_asked_times(selection)}, there "
+            f"is {time_text(first)} to {time_text(last)}"
+        )
+    found = merge.layers(chosen, selection.region)
+    if not found and selection.region is not None:
+        grids = dict.fromkeys(
+            f"latitude {f.latitude.min():g}..{f.latitude.max():g}, longitude "
+            f"{f.longitude.min():g}..{f.longitude.max():g}"
+            for f in fields
+        )
+        raise SourceError(
+            f"no cell of {_files(fields)} is in region {selection.region.name}: there is "
+            f"{'; '.join(list(grids)[:3])}"
+        )
+    return found
+
+
+def _files(fields: Iterable[Field]) -> str:
+    names = list(dict.fromkeys(field.file for field in fields))
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+
+
+def _asked_times(selection: Selection) -> str:
+    parts = []
+    if selection.start_ns is not None:
+        parts.append(f"from {time_text(selection.start_ns)}")
+    if selection.end_ns is not None:
+        parts.append(f"to {time_text(selection.end_ns - 1)}")
+    return " ".join(parts)
+
+
+def _times(field: Field, selection: Selection) -> NDArray[np.intp]:
+    chosen = np.ones(len(field.time_ns), np.bool_)
+    if selection.start_ns is not None:
+        chosen &= field.time_ns >= selection.start_ns
+    if selection.end_ns is not None:
+        chosen &= field.time_ns < selection.end_ns
+    return np.flatnonzero(chosen)

@@ -1,0 +1,454 @@
+"""A store in one DuckDB file: what `duckdb:FILE` names.
+
+Delivery: as `Store` says; a write is one transaction, on disk when it returns. A file belongs to
+one process at a time, which may use the store from any number of threads: writes wait for each
+other, queries run beside them and see the last commit.
+"""
+
+# ruff: noqa: S608 - SQL is put together of our own tables' names and of quoted() field names
+
+from __future__ import annotations
+
+import time
+from base64 import b64decode, b64encode
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Self
+
+import duckdb
+import numpy as np
+import orjson
+import polars as pl
+
+from climatestream.arrow import ArrowStream
+from climatestream.errors import StoreError
+from climatestream.model import DeadLetter, FieldType
+from climatestream.ports import Answer, Found, Refusal
+from climatestream.stores.duckdb_file import MEMORY_LIMIT, DuckDBFile, table_name
+from climatestream.stores.duckdb_merge import SAME_KEY, Merge, column, frame
+from climatestream.stores.schema import (
+    DATASETS,
+    DEAD_LETTERS,
+    FIELDS,
+    PIPELINE,
+    READINGS,
+    RETENTION,
+    Kind,
+    Table,
+    quoted,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from types import TracebackType
+
+    from climatestream.model import Rows
+    from climatestream.ports import Description, PipelineRow
+
+_SQL_TYPES: Final[dict[FieldType, str]] = {
+    "number": "DOUBLE",
+    "text": "VARCHAR",
+    "boolean": "BOOLEAN",
+}
+_FIELD_TYPES: Final = {sql: kind for kind, sql in _SQL_TYPES.items()}
+
+_FRAME_TYPES: Final[dict[Kind, pl.DataType]] = {
+    "text": pl.String(),
+    "document": pl.String(),
+    "integer": pl.Int64(),
+    "number": pl.Float64(),
+    "time": pl.Datetime("us"),
+}
+
+_READINGS: Final = table_name(READINGS)
+_DEAD_LETTERS: Final = table_name(DEAD_LETTERS)
+
+_ROW_GROUP: Final = 122_880
+"""Rows that DuckDB keeps together and gives the room back of together [readings]; after fewer
+deletions a checkpoint of our own gains nothing over the one that comes anyway.
+https://duckdb.org/docs/stable/internals/storage.html"""
+
+
+class DuckDBStore:
+    """A store in a DuckDB file, which is made if it is not there.
+
+    Parameters
+    ----------
+    path
+        The file. DuckDB keeps its log and its temporary folder beside it.
+    memory_limit
+        What DuckDB may hold in memory: `160MB`.
+    threads
+        Threads that a statement may use; None: as many as there are cores.
+    """
+
+    def __init__(
+        self, path: Path | str, *, memory_limit: str = MEMORY_LIMIT, threads: int | None = None
+    ) -> None:
+        self.path = Path(path)
+        fields = ", ".join(f"{quoted(name)} {_SQL_TYPES[kind]}" for name, kind in FIELDS.items())
+        self._file = DuckDBFile(
+            self.path, memory_limit=memory_limit, threads=threads, fields=f"STRUCT({fields})"
+        )
+        self._fields: dict[str, FieldType] = {}
+
+    def open(self) -> Self:
+        """Open the file, making what is missing.
+
+        Raises
+        ------
+        StoreError
+            Another process has the file, it is not one of ours, or it can't be written; it is
+            as it was.
+        StoreUnavailable
+            The disk does not take it now.
+        """
+        self._file.open()
+        with self._file.reading() as connection:
+            data = connection.sql(f"SELECT data FROM {_READINGS} LIMIT 0").types[0]
+            self._fields = {name: _FIELD_TYPES[str(kind)] for name, kind in data.children}
+        return self
+
+    def close(self) -> None:
+        """Move everything into the file and let it go. Queries under way are given up."""
+        self._file.close()
+
+    def __enter__(self) -> Self:
+        return self.open()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    # --------------------------------------------------------------------------- readings
+
+    def write(self, rows: Rows) -> list[Refusal]:
+        """Store rows: see `Store.write`.
+
+        Refused, for good, is a row with a field of another type than the table's, with one
+        without a name, or with one that differs from another in the case of its letters only:
+        DuckDB can't tell these two apart, and a query for one would read the other.
+        """
+        if not len(rows):
+            return []
+        columns = {name: column(values, rows.types[name]) for name, values in rows.data.items()}
+        places = {name: f"field{place}" for place, name in enumerate(columns)}
+        with self._file.writing() as connection:
+            refused = self._refused(columns, rows.types)
+            incoming = frame(rows).with_columns(
+                **{places[name]: values for name, values in columns.items()}
+            )
+            if refused:
+                kept = np.ones(len(rows), dtype=bool)
+                kept[list(refused)] = False
+                incoming = incoming.filter(pl.Series(kept))
+            named = {name: place for name, place in places.items() if incoming[place].count()}
+            news = {name: rows.types[name] for name in named if name not in self._fields}
+            for name, kind in news.items():
+                connection.execute(
+                    f"ALTER TABLE {_READINGS} ADD COLUMN data.{quoted(name)} {_SQL_TYPES[kind]}"
+                )
+            fields = self._fields | news
+            Merge(tuple(fields), named)(connection, incoming)
+        self._fields = fields
+        return [Refusal(row, False, error) for row, error in sorted(refused.items())]
+
+    def _refused(
+        self, columns: Mapping[str, pl.Series], types: Mapping[str, FieldType]
+    ) -> dict[int, str]:
+        """By row, why the table can't take it."""
+        refused: dict[int, str] = {}
+        for name, values in columns.items():
+            stored = self._fields.get(name, types[name])
+            if not name:
+                error = "a field without a name can't be kept in a DuckDB file: give it one"
+            elif stored != types[name]:
+                error = f"the field {name!r} is {types[name]}, expected {stored}, as stored before"
+            else:
+                continue
+            refused.update(dict.fromkeys(values.is_not_null().arg_true().to_list(), error))
+        return refused | self._clashing(columns, refused)
+
+    def _clashing(
+        self, columns: Mapping[str, pl.Series], refused: Mapping[int, str]
+    ) -> dict[int, str]:
+        """By row, which of its fields is another one's name but for the case of its letters.
+
+        The first row to name either of two such fields settles which it is.
+        """
+        owners = {_caseless(name): name for name in self._fields}
+        by_caseless: dict[bytes, set[str]] = {}
+        for name in columns:
+            folded = _caseless(name)
+            by_caseless.setdefault(folded, {owners.get(folded, name)}).add(name)
+        suspects = [name for name in columns if len(by_caseless[_caseless(name)]) > 1]
+        if not suspects:
+            return {}
+        clashing: dict[int, str] = {}
+        named = np.column_stack([columns[name].is_not_null().to_numpy() for name in suspects])
+        for row in np.flatnonzero(named.any(axis=1)).tolist():
+            if row in refused:
+                continue
+            claimed = dict(owners)
+            for name in np.compress(named[row], suspects).tolist():
+                other = claimed.setdefault(_caseless(name), name)
+                if other != name:
+                    clashing[row] = (
+                        f"the field {name!r} differs from {other!r} in the case of its letters "
+                        "only, which a DuckDB file can't tell apart: give it another name"
+                    )
+                    break
+            else:
+                owners = claimed
+        return clashing
+
+    def field_types(self) -> dict[str, FieldType]:
+        """The types that hold, those of the coordinates among them."""
+        return dict(self._fields)
+
+    def find(self, rows: Rows) -> Found:
+        """What is stored for the keys of these rows: see `Store.find`."""
+        keys = frame(rows).select(READINGS.key).with_row_index("row")
+        asked = {name: f"field{place}" for place, name in enumerate(rows.data)}
+        fields = [
+            f"t.data.{quoted(name)} AS {place}" if name in self._fields else f"NULL AS {place}"
+            for name, place in asked.items()
+        ]
+        with self._file.reading() as connection:
+            connection.register("incoming", ArrowStream(keys))
+            stored = pl.DataFrame(
+                connection.sql(
+                    f"""SELECT t.cell IS NOT NULL AS present, t.preliminary,
+                        epoch_ms(t.published_at) AS published_at_ms, t."offset", t.source,
+                        {", ".join([*fields, "s.row"])}
+                    FROM incoming s LEFT JOIN {_READINGS} t ON {SAME_KEY} ORDER BY s.row"""
+                )
+            )
+        return Found(
+            present=stored["present"].to_numpy(),
+            preliminary=stored["preliminary"].fill_null(False).to_numpy(),
+            published_at_ms=stored["published_at_ms"].fill_null(0).to_numpy(),
+            offset=stored["offset"].fill_null(0).to_numpy(),
+            source=stored["source"].fill_null(""),
+            data={name: _values(stored[place], rows.types[name]) for name, place in asked.items()},
+        )
+
+    def expire(self, dataset: str, before_ms: int) -> None:
+        """Drop the readings of a dataset with a time before this; see `Store.expire`."""
+        with self._file.writing() as connection:
+            deleted = connection.execute(
+                f'DELETE FROM {_READINGS} WHERE dataset = ? AND "timestamp" < ?',
+                [dataset, _naive(before_ms)],
+            ).fetchall()[0][0]
+            horizon = _frame(RETENTION, [(dataset, _naive(before_ms), _naive(_now_ms()))])
+            _upsert(connection, RETENTION, horizon, when='s."before" > t."before"')
+        if deleted >= _ROW_GROUP:
+            self._file.checkpoint()
+
+    def horizons(self) -> dict[str, int]:
+        """By dataset, the time before which readings were dropped [ms]."""
+        return dict(self._rows(f'SELECT dataset, epoch_ms("before") FROM {table_name(RETENTION)}'))
+
+    # ----------------------------------------------------------------------- dead letters
+
+    def bury(self, letters: Sequence[DeadLetter]) -> None:
+        """Keep dead letters; one that is there already stays as it is."""
+        if not letters:
+            return
+        dead_at = _naive(_now_ms())
+        letters_frame = _frame(DEAD_LETTERS, [_row(letter, dead_at) for letter in letters])
+        with self._file.writing() as connection:
+            _upsert(connection, DEAD_LETTERS, letters_frame.unique(DEAD_LETTERS.key, keep="first"))
+
+    def dead_offsets(self, topic: str, partition: int) -> set[int]:
+        """The offsets of the partition that are in the dead-letter table."""
+        sql = f'SELECT "offset" FROM {_DEAD_LETTERS} WHERE topic = ? AND "partition" = ?'
+        return {offset for (offset,) in self._rows(sql, [topic, partition])}
+
+    def dead_letters(
+        self, *, limit: int | None = None, position: tuple[str, int, int] | None = None
+    ) -> list[tuple[DeadLetter, int]]:
+        """Dead letters, newest first, each with the time at which it was buried [ms]."""
+        where = 'WHERE topic = ? AND "partition" = ? AND "offset" = ?' if position else ""
+        rows = self._rows(
+            f"""SELECT topic, "partition", "offset", epoch_ms(published_at), key, value, headers,
+                reason, error, attempt, epoch_ms(dead_at) FROM {_DEAD_LETTERS} {where}
+            ORDER BY dead_at DESC, published_at DESC, "offset" DESC LIMIT ?""",
+            [*(position or ()), limit],
+        )
+        return [(_letter(row), row[-1]) for row in rows]
+
+    # ------------------------------------------------------------------------ bookkeeping
+
+    def describe(self, entries: Sequence[Description]) -> None:
+        """Keep what the variables of datasets are; the newest description of each stays."""
+        if not entries:
+            return
+        news = _frame(DATASETS, [(e.dataset, e.variable, e.unit, e.description) for e in entries])
+        changed = "s.unit <> t.unit OR s.description <> t.description"
+        with self._file.writing() as connection:
+            _upsert(connection, DATASETS, news.unique(DATASETS.key, keep="last"), when=changed)
+
+    def record(self, rows: Sequence[PipelineRow]) -> None:
+        """Append to `demo.pipeline`."""
+        names = [column.name for column in PIPELINE.columns[1:]]
+        values = [(_naive(row.time_ms), *(getattr(row, name) for name in names)) for row in rows]
+        if rows:
+            with self._file.writing() as connection:
+                _upsert(connection, PIPELINE, _frame(PIPELINE, values))
+
+    # ---------------------------------------------------------------------------- queries
+
+    def query(self, sql: str, parameters: Sequence[Any] = ()) -> Answer:
+        """Answer a panel's query; see `Store.query`.
+
+        Reads the tables of the file and nothing else: one SELECT or EXPLAIN, in a transaction
+        that can't write, without access to other files. A parameter that is a time is an aware
+        datetime or ISO text.
+        """
+        with self._file.reading() as connection:
+            try:
+                _check_reads(connection, sql)
+                relation = connection.sql(sql, params=[_parameter(value) for value in parameters])
+                conversions = [_conversion(kind) for kind in relation.types]
+                columns, rows = tuple(relation.columns), relation.fetchall()
+            except (duckdb.IOException, duckdb.FatalException, duckdb.InterruptException):
+                raise
+            except duckdb.Error as error:
+                raise StoreError(f"the query can't be answered: {error}") from error
+        if rows and any(conversions):
+            by_column = [
+                [None if value is None else convert(value) for value in values]
+                if convert
+                else values
+                for convert, values in zip(conversions, zip(*rows, strict=True), strict=True)
+            ]
+            rows = list(zip(*by_column, strict=True))
+        return Answer(columns, rows)
+
+    def _rows(self, sql: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        with self._file.reading() as connection:
+            return connection.execute(sql, list(parameters)).fetchall()
+
+
+# ------------------------------------------------------------------------------ small tables
+
+
+def _frame(table: Table, rows: Sequence[tuple[Any, ...]]) -> pl.DataFrame:
+    """Rows of a table, with its columns in its order."""
+    schema = {column.name: _FRAME_TYPES[column.kind] for column in table.columns}
+    return pl.DataFrame(rows, schema=schema, orient="row")
+
+
+def _upsert(
+    connection: duckdb.DuckDBPyConnection,
+    table: Table,
+    incoming: pl.DataFrame,
+    when: str | None = None,
+) -> None:
+    """Add the rows whose key the table lacks; replace those for which `when` holds."""
+    names = [quoted(name) for name in incoming.columns]
+    same = " AND ".join(f"t.{quoted(name)} = s.{quoted(name)}" for name in table.key) or "false"
+    replaced = ", ".join(f"{name} = s.{name}" for name in names)
+    connection.register("incoming", ArrowStream(incoming))
+    connection.execute(
+        f"""MERGE INTO {table_name(table)} t USING incoming s ON {same}
+        {f"WHEN MATCHED AND ({when}) THEN UPDATE SET {replaced}" if when else ""}
+        WHEN NOT MATCHED THEN INSERT ({", ".join(names)}) VALUES (s.{", s.".join(names)})"""
+    )
+
+
+def _row(letter: DeadLetter, dead_at: datetime) -> tuple[Any, ...]:
+    headers = orjson.dumps([(name, _encoded(value)) for name, value in letter.headers]).decode()
+    return (
+        *(letter.topic, letter.partition, letter.offset, _naive(letter.published_at_ms)),
+        *(_encoded(letter.key), _encoded(letter.value), headers),
+        *(letter.reason, letter.error, letter.attempt, dead_at, None),
+    )
+
+
+def _letter(row: tuple[Any, ...]) -> DeadLetter:
+    topic, partition, offset, published_at_ms, key, value, headers, reason, error, attempt, _ = row
+    return DeadLetter(
+        topic=topic,
+        partition=partition,
+        offset=offset,
+        published_at_ms=published_at_ms,
+        key=_decoded(key),
+        value=_decoded(value),
+        headers=tuple((name, b64decode(text)) for name, text in orjson.loads(headers)),
+        reason=reason,
+        error=error,
+        attempt=attempt,
+    )
+
+
+def _encoded(value: bytes | None) -> str | None:
+    return None if value is None else b64encode(value).decode()
+
+
+def _decoded(text: str | None) -> bytes | None:
+    return None if text is None else b64decode(text)
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
+def _naive(time_ms: int) -> datetime:
+    """A time as DuckDB's TIMESTAMP takes it: UTC, without saying so."""
+    return _EPOCH + timedelta(milliseconds=time_ms)
+
+
+_EPOCH: Final = datetime(1970, 1, 1)
+
+
+# ---------------------------------------------------------------------------- names and values
+
+
+def _caseless(name: str) -> bytes:
+    """What DuckDB compares names by: the letters A to Z as small ones, all others as they are."""
+    return name.encode().lower()
+
+
+def _values(stored: pl.Series, kind: FieldType) -> Any:
+    """A field's column as `Found` has it."""
+    if kind == "number":
+        return stored.cast(pl.Float64).fill_null(float("nan")).to_numpy()
+    return stored.to_list()
+
+
+def _check_reads(connection: duckdb.DuckDBPyConnection, sql: str) -> None:
+    statements = connection.extract_statements(sql)
+    kinds = [statement.type for statement in statements]
+    if len(kinds) != 1 or kinds[0] not in _READS:
+        found = ", ".join(kind.name for kind in kinds) or "nothing"
+        raise StoreError(f"a query holds {found}, expected one SELECT: queries only read")
+
+
+_READS: Final = (duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN)
+
+
+def _parameter(value: Any) -> Any:
+    """A time with a zone would make DuckDB turn every time of the table into one."""
+    if isinstance(value, datetime) and value.tzinfo is not None:
+        return value.astimezone(UTC).replace(tzinfo=None)
+    return value
+
+
+def _conversion(kind: duckdb.sqltypes.DuckDBPyType) -> Callable[[Any], Any] | None:
+    """What makes an answer's value, not null, of what DuckDB gives; None where it is that."""
+    name = str(kind)
+    if name == "TIMESTAMP WITH TIME ZONE":
+        return lambda value: value.astimezone(UTC)
+    if name.startswith("TIMESTAMP"):
+        return lambda value: value.replace(tzinfo=UTC)
+    if kind.id == "decimal":
+        return float
+    if kind.id == "struct":
+        return lambda value: {key: item for key, item in value.items() if item is not None}
+    return None

@@ -1,0 +1,1 @@
+"""Tests mirror src; benchmarks are the figures of docs/benchmarks.md."""
