@@ -69,6 +69,15 @@ def started(*arguments: str | Path, cwd: Path) -> Iterator[subprocess.Popen[str]
             process.kill()
 
 
+def wait_for_readings(store: Path) -> None:
+    """Wait until a command under way has written to its store."""
+    deadline = time.monotonic() + 30
+    log = store.with_name(store.name + ".wal")
+    while not (log.exists() and log.stat().st_size > 100_000):
+        assert time.monotonic() < deadline, f"nothing was written to {store}"
+        time.sleep(0.05)
+
+
 def page_address(process: subprocess.Popen[str]) -> str:
     """The address of the page, alone at the end of a line of standard output."""
     assert process.stdout is not None
@@ -224,7 +233,7 @@ def test_a_busy_port_is_answered_by_the_next_free_one(tmp_path: Path) -> None:
 
 def test_an_interrupted_run_keeps_what_it_stored_and_exits_130(tmp_path: Path) -> None:
     with started("run", "simulation:?days=3650", "--json", cwd=tmp_path) as process:
-        time.sleep(2.0)
+        wait_for_readings(tmp_path / "climatestream.duckdb")
         process.send_signal(signal.SIGINT)
         assert process.wait(timeout=10) == 130
         assert process.stdout is not None
@@ -376,9 +385,7 @@ def test_a_mistake_gets_one_sentence_and_leaves_the_store_as_it_was(
 
 def test_a_store_in_use_is_told_with_the_process_that_holds_it(tmp_path: Path) -> None:
     with started("run", "simulation:?days=3650", cwd=tmp_path) as process:
-        while not (tmp_path / "climatestream.duckdb").exists():
-            time.sleep(0.05)
-        time.sleep(0.5)
+        wait_for_readings(tmp_path / "climatestream.duckdb")
         done = climatestream("run", SHORT, cwd=tmp_path, exit_code=1)
         assert str(process.pid) in done.stderr
         assert len(done.stderr.splitlines()) == 1
@@ -398,7 +405,7 @@ def test_a_full_disk_is_waited_for_and_told(tmp_path: Path) -> None:
     """The store can't grow: the run goes on trying, says why, and Ctrl-C ends it."""
 
     with started("run", "simulation:?days=365", cwd=tmp_path) as process:
-        time.sleep(2.0)
+        wait_for_readings(tmp_path / "climatestream.duckdb")
         resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (2_000_000, 2_000_000))
         assert process.stderr is not None
         for line in process.stderr:

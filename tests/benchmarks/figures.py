@@ -291,7 +291,8 @@ def memory(rows: int, columns: int, times: int) -> Figure:
         for count in (times, 1):
             file = Path(name) / f"{count}.nc"
             make_file(file, rows=rows, columns=columns, times=count, land=0.34)
-            peaks.append(peak_mb(["run", str(file), "--store", f"duckdb:{name}/{count}.duckdb"]))
+            where = ["--store", f"duckdb:{name}/{count}.duckdb", "--dataset", "era5-land/hourly"]
+            peaks.append(peak_mb(["run", str(file), *where]))
             file.unlink()
     return Figure(
         f"peak memory, {rows:,} x {columns:,} at {times} times",
@@ -332,4 +333,4 @@ def _count(url: str) -> int:
     import httpx
 
     state: dict[str, Any] = httpx.get(f"{url}/state").json()
-    return int(state["counts"]["readings"])
+    return int(state["readings"])

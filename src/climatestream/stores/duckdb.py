@@ -42,6 +42,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from types import TracebackType
 
+    from duckdb.sqltypes import DuckDBPyType
+
     from climatestream.model import Rows
     from climatestream.ports import Description, PipelineRow
 
@@ -322,9 +324,7 @@ class DuckDBStore:
                 raise StoreError(f"the query can't be answered: {error}") from error
         if rows and any(conversions):
             by_column = [
-                [None if value is None else convert(value) for value in values]
-                if convert
-                else values
+                convert(values) if convert else values
                 for convert, values in zip(conversions, zip(*rows, strict=True), strict=True)
             ]
             rows = list(zip(*by_column, strict=True))
@@ -440,15 +440,26 @@ def _parameter(value: Any) -> Any:
     return value
 
 
-def _conversion(kind: duckdb.sqltypes.DuckDBPyType) -> Callable[[Any], Any] | None:
-    """What makes an answer's value, not null, of what DuckDB gives; None where it is that."""
-    name = str(kind)
-    if name == "TIMESTAMP WITH TIME ZONE":
-        return lambda value: value.astimezone(UTC)
-    if name.startswith("TIMESTAMP"):
-        return lambda value: value.replace(tzinfo=UTC)
+def _conversion(kind: DuckDBPyType) -> Callable[[Sequence[Any]], Sequence[Any]] | None:
+    """What makes an answer's column of what DuckDB gives; None where it is that already."""
+    if str(kind).startswith("TIMESTAMP"):
+        return _aware
     if kind.id == "decimal":
-        return float
+        return lambda values: [None if value is None else float(value) for value in values]
     if kind.id == "struct":
-        return lambda value: {key: item for key, item in value.items() if item is not None}
+        return lambda values: [_without_nulls(value) for value in values]
     return None
+
+
+def _aware(times: Sequence[datetime | None]) -> list[datetime | None]:
+    """Times with their zone, UTC; each different one is made once, since most rows share theirs."""
+    aware = {
+        time: time and (time.astimezone(UTC) if time.tzinfo else time.replace(tzinfo=UTC))
+        for time in set(times)
+    }
+    return [aware[time] for time in times]
+
+
+def _without_nulls(value: dict[str, Any] | None) -> dict[str, Any] | None:
+    """An object with the fields that the row has, as CrateDB answers."""
+    return value and {name: item for name, item in value.items() if item is not None}

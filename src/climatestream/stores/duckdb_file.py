@@ -353,7 +353,7 @@ def _is_duckdb(path: Path) -> bool:
 
 def _process(pid: int) -> str:
     try:
-        command = " ".join(psutil.Process(pid).cmdline())
+        command = " ".join(" ".join(psutil.Process(pid).cmdline()).split())
     except psutil.Error:
         command = ""
     return f"process {pid} ({command[:120]})" if command else f"process {pid}"

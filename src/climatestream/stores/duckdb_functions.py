@@ -43,12 +43,13 @@ _GEO: Final = (
         """
         for place, name in ((1, "longitude"), (2, "latitude"))
     ),
-    # Haversine.
+    # Haversine. That of no point would be the way to the other side: least() skips null.
     f"""
-    distance(here, there) AS 2 * {EARTH_RADIUS_M} * asin(sqrt(least(1.0,
-        sin(radians(latitude(there) - latitude(here)) / 2) ** 2
-        + cos(radians(latitude(here))) * cos(radians(latitude(there)))
-        * sin(radians(longitude(there) - longitude(here)) / 2) ** 2)))
+    distance(here, there) AS CASE WHEN here IS NOT NULL AND there IS NOT NULL THEN
+        2 * {EARTH_RADIUS_M} * asin(sqrt(least(1.0,
+            sin(radians(latitude(there) - latitude(here)) / 2) ** 2
+            + cos(radians(latitude(here))) * cos(radians(latitude(there)))
+            * sin(radians(longitude(there) - longitude(here)) / 2) ** 2))) END
     """,
     # The edges of all rings of a polygon, holes and further polygons included. Of a constant
     # text they are computed once a query; error() inside the lambda would make that once a row.
@@ -74,7 +75,7 @@ _GEO: Final = (
         AND latitude(point) BETWEEN
             list_min(list_transform(polygon_edges(shape), lambda __e: __e.__y))
             AND list_max(list_transform(polygon_edges(shape), lambda __e: __e.__y))
-        AND (SELECT count(*) % 2 = 1
+        AND (SELECT CASE WHEN longitude(point) IS NOT NULL THEN count(*) % 2 = 1 END
              FROM (SELECT unnest(polygon_edges(shape), recursive := true)) AS __edges
              WHERE (__y > latitude(point)) <> (__end > latitude(point))
                AND longitude(point) < __x + (latitude(point) - __y) * __slope)

@@ -99,7 +99,7 @@ class Merge:
         now = {"now_ms": time.time_ns() // 1_000_000}
         for repetition, part in enumerate(_without_repeats(rows)):
             connection.register("incoming", ArrowStream(part))
-            if repetition or connection.execute(_ANY_STORED).fetchone():
+            if repetition or connection.execute(_ANY_STORED).fetchall():
                 connection.execute(self._merge(), now)
             else:
                 connection.execute(self._insert(), now)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from climatestream.errors import UsageError
-from climatestream.settings import BY_NAME
 
 if TYPE_CHECKING:
     from climatestream.ports import Store
@@ -23,7 +22,7 @@ def open_store(spec: str, *, duckdb_memory: str | None = None) -> Store:
     """
     if spec.startswith(DUCKDB) and len(spec) > len(DUCKDB):
         from climatestream.stores.duckdb import DuckDBStore
+        from climatestream.stores.duckdb_file import MEMORY_LIMIT
 
-        memory = duckdb_memory or BY_NAME["duckdb-memory"].default
-        return DuckDBStore(spec.removeprefix(DUCKDB), memory_limit=memory)
+        return DuckDBStore(spec.removeprefix(DUCKDB), memory_limit=duckdb_memory or MEMORY_LIMIT)
     raise UsageError(f"store {spec!r} is not known: expected duckdb:FILE")

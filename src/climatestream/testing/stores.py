@@ -151,9 +151,7 @@ class StoreTests:
         assert row.year == datetime(2025, 1, 1, tzinfo=UTC)
         assert before_ms <= row.stored_at_ms <= time.time_ns() // 1_000_000
 
-    @pytest.mark.parametrize(
-        "time_ms", [-2_208_988_800_000, -1, 0, 7_258_118_399_999], ids=["1900", "1969", "1970", "2199"]
-    )
+    @pytest.mark.parametrize("time_ms", [-2_208_988_800_000, -1, 0, 7_258_118_399_999])
     def test_times_from_1900_to_2200_are_kept_to_the_millisecond(
         self, place: Any, time_ms: int
     ) -> None:

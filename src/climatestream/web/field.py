@@ -54,20 +54,44 @@ def draw(
     values
         In the unit of the scale, of the same length; NaN is drawn as no cell.
     """
-    row, south, step_lat = _places(latitude)
-    column, west, step_lon = _places(_unwrap(longitude))
-    pixels = np.zeros((row.max() + 1, column.max() + 1), np.uint8)
+    at = places(latitude, longitude)
+    pixels = np.zeros((at.row.max() + 1, at.column.max() + 1), np.uint8)
     shade = np.interp(values, scale.knots, np.linspace(0.0, SHADES - 1.0, len(scale.knots)))
     drawn = np.isfinite(values)
-    pixels[-1 - row[drawn], column[drawn]] = np.rint(shade[drawn]).astype(np.uint8) + 1
+    pixels[-1 - at.row[drawn], at.column[drawn]] = np.rint(shade[drawn]).astype(np.uint8) + 1
     image = Image.fromarray(pixels)
     image.putpalette(_palette(scale.colors))
     png = io.BytesIO()
     image.save(png, "PNG", transparency=0, compress_level=1)
     height, width = pixels.shape
-    south -= step_lat / 2.0
-    west -= step_lon / 2.0
-    return Picture(png.getvalue(), south, south + height * step_lat, west, west + width * step_lon)
+    south = at.south - at.step_lat / 2.0
+    west = at.west - at.step_lon / 2.0
+    return Picture(
+        png.getvalue(), south, south + height * at.step_lat, west, west + width * at.step_lon
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class Places:
+    """Where cells lie on the regular grid that they are on, near enough.
+
+    `south` and `west` are the centre of row 0 and column 0; the steps lead north and east
+    [degree].
+    """
+
+    row: NDArray[np.intp]
+    column: NDArray[np.intp]
+    south: float
+    west: float
+    step_lat: float
+    step_lon: float
+
+
+def places(latitude: NDArray[np.float64], longitude: NDArray[np.float64]) -> Places:
+    """The grid of these cells; a field across the date line is in one piece."""
+    row, south, step_lat = _places(latitude)
+    column, west, step_lon = _places(_unwrap(longitude))
+    return Places(row, column, south, west, step_lat, step_lon)
 
 
 def _unwrap(longitude: NDArray[np.float64]) -> NDArray[np.float64]:
