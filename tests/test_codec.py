@@ -310,6 +310,20 @@ def test_longitude_is_normalised_in_the_row_and_kept_in_the_message() -> None:
     assert decoded["rows"]["cell"] == ["40.9000,-0.1000"]
 
 
+@pytest.mark.parametrize("decode", [codec.decode, fastcodec.decode])
+def test_a_message_published_again_has_the_rank_of_its_origin(decode: Any) -> None:
+    origin = codec.Origin("t", 3, 17, 123, attempt=2)
+    headers: list[Any] = [(), origin.headers(), (("origin", b"not ours"),)]
+    good = orjson.dumps(GOOD)
+    block = Messages("t", 0, range(3), [7] * 3, [None] * 3, [good] * 3, headers)
+    rows = decode([block], "unstated", {}).rows
+    assert list(rows.published_at_ms) == [7, 123, 7]
+    assert list(rows.source) == ["t/0", "t/3", "t/0"]
+    assert list(rows.offset) == [0, 17, 2]
+    dead = Messages("t", 0, range(1), [7], [None], [b"x"], [origin.headers()])
+    assert decode([dead], "unstated", {}).dead[0].attempt == 2
+
+
 # ------------------------------------------------------------------------------- property
 
 scalar = st.one_of(

@@ -121,10 +121,17 @@ class Auditor:
         self, block: Messages, dead: set[int], horizons: Mapping[str, int], committed: int
     ) -> pl.DataFrame:
         """For every message of a block its offset and class."""
-        rows = self.decode([block], self.dataset, self._types).rows
-        found = self._compare(rows, horizons)
-        messages = pl.DataFrame({"offset": pl.Series(list(block.offset), dtype=pl.Int64)})
-        return messages.join(found, on="offset", how="left").select(
+        decoded = self.decode([block], self.dataset, self._types)
+        found = self._compare(decoded.rows, horizons).with_columns(
+            pl.Series("place", decoded.index, dtype=pl.Int64)
+        )
+        messages = pl.DataFrame(
+            {
+                "offset": pl.Series(list(block.offset), dtype=pl.Int64),
+                "place": pl.Series(range(len(block)), dtype=pl.Int64),
+            }
+        )
+        return messages.join(found, on="place", how="left", maintain_order="left").select(
             "offset",
             pl.when(pl.col("offset").is_in(list(dead)))
             .then(pl.lit("dead"))
@@ -137,13 +144,12 @@ class Auditor:
         )
 
     def _compare(self, rows: Rows, horizons: Mapping[str, int]) -> pl.DataFrame:
-        """For every row its offset, and stored, superseded, expired or null."""
+        """For every row stored, superseded, expired or null."""
         if not len(rows):
-            return pl.DataFrame(schema={"offset": pl.Int64, "found": pl.String})
+            return pl.DataFrame(schema={"found": pl.String})
         found = self.store.find(rows)
         frame = pl.DataFrame(
             {
-                "offset": pl.Series(rows.offset, dtype=pl.Int64),
                 "present": pl.Series(found.present, dtype=pl.Boolean),
                 **_ranks("mine", rows),
                 **_ranks("stored", found),
@@ -153,7 +159,6 @@ class Auditor:
             }
         )
         return frame.select(
-            "offset",
             pl.when(pl.col("present") & _equal_rank() & pl.col("same"))
             .then(pl.lit("stored"))
             .when(pl.col("present") & _higher_rank() & pl.col("filled"))

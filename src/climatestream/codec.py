@@ -48,15 +48,23 @@ PLACE_AND_TIME = ("timestamp", "latitude", "longitude")
 LABELS = {"dataset": str, "country": str, "preliminary": bool}
 """What a message may say beside place, time and values; null and absent are the same."""
 
+ORIGIN_HEADER = "origin"
+"""The header of a message published again: topic, partition, offset, time [ms] and attempt of the
+first one, as JSON."""
 UNITS_HEADER = "units"
 """The header that carries the units of variables that the registry does not know, as JSON."""
 
 
 @dataclass(frozen=True, eq=False)
 class Decoded:
-    """The readings among some messages, in delivery order, and the dead letters."""
+    """The readings among some messages, in delivery order, and the dead letters.
+
+    `index` says for each row which message it is: its place among all messages, block after
+    block, from 0.
+    """
 
     rows: Rows
+    index: Sequence[int]
     dead: list[DeadLetter] = field(default_factory=list)
 
 
@@ -132,6 +140,56 @@ def _plain(column: Floats | Flags) -> list[Any]:
     return column if isinstance(column, list) else list(column.tolist())
 
 
+# --------------------------------------------------------------------------- provenance
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a message was first published, when it is published again: a retried dead letter.
+
+    Its rank is that of its origin, so that an old reading never overwrites a newer one.
+    """
+
+    topic: str
+    partition: int
+    offset: int
+    published_at_ms: int
+    attempt: int
+
+    @property
+    def source(self) -> str:
+        return f"{self.topic}/{self.partition}"
+
+    def headers(self) -> Headers:
+        """As headers of the message that is published again."""
+        place = [self.topic, self.partition, self.offset, self.published_at_ms, self.attempt]
+        return ((ORIGIN_HEADER, orjson.dumps(place)),)
+
+
+def origin_of(headers: Headers) -> Origin | None:
+    """The origin that headers state; None where they state none.
+
+    A header that is not what `Origin.headers` writes is another producer's: none.
+    """
+    for name, value in headers:
+        if name == ORIGIN_HEADER:
+            try:
+                topic, *numbers = orjson.loads(value)
+                if isinstance(topic, str) and all(type(n) is int and n >= 0 for n in numbers):
+                    return Origin(topic, *numbers)
+            except (orjson.JSONDecodeError, TypeError, ValueError):
+                return None
+    return None
+
+
+def origins(block: Messages) -> dict[int, Origin]:
+    """By place in the block, the origins of the messages that were published again."""
+    stated = {h: found for h in set(block.headers) if h and (found := origin_of(h))}
+    if not stated:
+        return {}
+    return {i: stated[h] for i, h in enumerate(block.headers) if h in stated}
+
+
 # ------------------------------------------------------------------------------- reading
 
 
@@ -151,21 +209,26 @@ def decode(messages: Sequence[Messages], dataset: str, types: dict[str, FieldTyp
     readings: list[Reading] = []
     places: list[tuple[Messages, int]] = []
     dead: list[DeadLetter] = []
+    index: list[int] = []
+    first = 0
     for block in messages:
-        for index, value in enumerate(block.value):
+        for place, value in enumerate(block.value):
             try:
                 reading = read(value, dataset, types)
             except BadMessage as error:
-                dead.append(bury(block, index, error))
+                dead.append(bury(block, place, error))
             else:
                 readings.append(reading)
-                places.append((block, index))
-    return Decoded(_rows(readings, places, types), dead)
+                places.append((block, place))
+                index.append(first + place)
+        first += len(block)
+    return Decoded(_rows(readings, places, types), index, dead)
 
 
 def bury(block: Messages, index: int, error: BadMessage) -> DeadLetter:
     """A message as the dead letter that it is because of an error."""
     offset = block.offset[index]
+    origin = origin_of(block.headers[index])
     return DeadLetter(
         topic=block.topic,
         partition=block.partition,
@@ -176,6 +239,7 @@ def bury(block: Messages, index: int, error: BadMessage) -> DeadLetter:
         headers=block.headers[index],
         reason=error.reason,
         error=f"{block.topic}[{block.partition}]@{offset}: {error}",
+        attempt=1 if origin is None else origin.attempt,
     )
 
 
@@ -357,6 +421,7 @@ def _rows(
     types: Mapping[str, FieldType],
 ) -> Rows:
     names = list(dict.fromkeys(name for reading in readings for name in reading.data))
+    ranks = [_rank(block, i) for block, i in places]
     return Rows(
         dataset=[r.dataset for r in readings],
         cell=[r.cell for r in readings],
@@ -367,10 +432,18 @@ def _rows(
         preliminary=[r.preliminary for r in readings],
         data={name: list(_column(name, types[name], readings)) for name in names},
         types={name: types[name] for name in names},
-        published_at_ms=[block.published_at_ms[i] for block, i in places],
-        source=[block.source for block, _ in places],
-        offset=[block.offset[i] for block, i in places],
+        published_at_ms=[published_at_ms for published_at_ms, _, _ in ranks],
+        source=[source for _, source, _ in ranks],
+        offset=[offset for _, _, offset in ranks],
     )
+
+
+def _rank(block: Messages, index: int) -> tuple[int, str, int]:
+    """When and where a message was published first: its time, its source, its offset."""
+    origin = origin_of(block.headers[index]) if block.headers[index] else None
+    if origin is not None:
+        return origin.published_at_ms, origin.source, origin.offset
+    return block.published_at_ms[index], block.source, block.offset[index]
 
 
 def _column(name: str, kind: FieldType, readings: Sequence[Reading]) -> Iterator[Any]:

@@ -128,7 +128,8 @@ def decode(messages: Sequence[Messages], dataset: str, types: dict[str, FieldTyp
     chunk = _Chunk(messages, dataset, types)
     chunk.read_shapes()
     chunk.read_rest()
-    return codec.Decoded(chunk.rows(), chunk.dead)
+    rows, index = chunk.rows()
+    return codec.Decoded(rows, index, chunk.dead)
 
 
 _SQL_TYPES = {"integer": "VARCHAR", "number": "DOUBLE", "text": "VARCHAR", "boolean": "BOOLEAN"}
@@ -330,25 +331,22 @@ class _Chunk:
             },
         }
 
-    def rows(self) -> Rows:
-        """All readings, in delivery order."""
+    def rows(self) -> tuple[Rows, Sequence[int]]:
+        """All readings, in delivery order, and the places of their messages."""
         if not self._frames:
-            return codec.decode([], self._dataset, self._types).rows
+            return codec.decode([], self._dataset, self._types).rows, []
         frame = self._frames[0]
         if len(self._frames) > 1:
             frame = pl.concat(self._frames, how="diagonal").sort("index")
         index = frame["index"].to_numpy()
         everything = len(index) == len(self._values)
-        published = _joined([block.published_at_ms for block in self._messages])
-        offset = _joined([block.offset for block in self._messages])
-        lengths = [len(block) for block in self._messages]
-        block_of = np.repeat(np.arange(len(lengths)), lengths)
+        published, source, offset = self._ranks()
         data = {
             name.removeprefix("data:"): _column(frame[name])
             for name in frame.columns
             if name.startswith("data:")
         }
-        return Rows(
+        rows = Rows(
             dataset=frame["dataset"],
             cell=frame["cell"],
             country=frame["country"],
@@ -359,11 +357,25 @@ class _Chunk:
             data=data,
             types={name: self._types[name] for name in data},
             published_at_ms=published if everything else published[index],
-            source=pl.Series([block.source for block in self._messages]).gather(
-                block_of if everything else block_of[index]
-            ),
+            source=source if everything else source.gather(index),
             offset=offset if everything else offset[index],
         )
+        return rows, range(len(rows)) if everything else index.tolist()
+
+    def _ranks(self) -> tuple[Array, pl.Series, Array]:
+        """When and where each message was published first, as `codec` has it."""
+        published = _joined([block.published_at_ms for block in self._messages])
+        offset = _joined([block.offset for block in self._messages])
+        lengths = [len(block) for block in self._messages]
+        source = pl.Series([block.source for block in self._messages]).gather(
+            np.repeat(np.arange(len(lengths)), lengths)
+        )
+        for start, block in zip(self._starts, self._messages, strict=False):
+            for index, origin in codec.origins(block).items():
+                place = int(start) + index
+                published[place], offset[place] = origin.published_at_ms, origin.offset
+                source[place] = origin.source
+        return published, source, offset
 
 
 def _frame(index: Array, rows: Rows | dict[str, Any]) -> pl.DataFrame:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from climatestream import codec, variables
@@ -115,8 +115,8 @@ class Ingest:
             self._types = self.store.field_types()
         decoded = self.decode(messages, self.dataset, self._types)
         self.datasets |= distinct(decoded.rows.dataset)
-        rows, expired = self._within_horizon(decoded.rows)
-        return Prepared(messages, replace(decoded, rows=rows), expired)
+        kept = self._within_horizon(decoded)
+        return Prepared(messages, kept, len(decoded.rows) - len(kept.rows))
 
     def finish(self, prepared: Prepared) -> Report:
         """Write what was prepared. May be called again with the same after a transient failure."""
@@ -126,9 +126,7 @@ class Ingest:
             self._describe(prepared.messages, rows)
             refusals = self.store.write(rows) if len(rows) else []
             refused = [refusal for refusal in refusals if not refusal.transient]
-            if refused:
-                letters = _Letters(prepared.messages)
-                dead += [letters.of(rows, refusal.row, refusal.error) for refusal in refused]
+            dead += [_letter(prepared, refusal.row, refusal.error) for refusal in refused]
             if dead:
                 self.store.bury(dead)
         except Transient as error:
@@ -138,21 +136,23 @@ class Ingest:
             stored=len(rows) - len(refusals),
             expired=prepared.expired,
             dead=dead,
-            retry=[_position(rows, refusal.row) for refusal in again],
+            retry=[_letter(prepared, refusal.row, "").position for refusal in again],
             error=Transient(again[0].error) if again else None,
         )
 
-    def _within_horizon(self, rows: Rows) -> tuple[Rows, int]:
+    def _within_horizon(self, decoded: Decoded) -> Decoded:
+        """Those readings that are not older than what is kept."""
+        rows = decoded.rows
         limits = {dataset: self.horizon_ms(dataset) for dataset in distinct(rows.dataset)}
         horizons = {dataset: limit for dataset, limit in limits.items() if limit is not None}
         if not horizons or earliest(rows.time_ms) >= max(horizons.values()):
-            return rows, 0
+            return decoded
         keep = [
             row
             for row, (dataset, time_ms) in enumerate(zip(rows.dataset, rows.time_ms, strict=True))
             if time_ms >= horizons.get(dataset, time_ms)
         ]
-        return (rows.take(keep), len(rows) - len(keep)) if len(keep) < len(rows) else (rows, 0)
+        return Decoded(rows.take(keep), [decoded.index[row] for row in keep], decoded.dead)
 
     def _describe(self, messages: Sequence[Messages], rows: Rows) -> None:
         """Tell the store of variables that it has not heard of, with their units."""
@@ -190,26 +190,15 @@ def _label(name: str) -> str:
     return variable.label if variable else ""
 
 
-def _position(rows: Rows, row: int) -> Position:
-    topic, _, partition = str(rows.source[row]).rpartition("/")
-    return Position(topic, int(partition), int(rows.offset[row]))
-
-
 def _positions(messages: Sequence[Messages]) -> list[Position]:
     return [Position(b.topic, b.partition, offset) for b in messages for offset in b.offset]
 
 
-class _Letters:
-    """Finds the messages of rows, to bury them."""
-
-    def __init__(self, messages: Sequence[Messages]) -> None:
-        self._blocks = {
-            block.source: (block, {offset: i for i, offset in enumerate(block.offset)})
-            for block in messages
-        }
-
-    def of(self, rows: Rows, row: int, error: str) -> DeadLetter:
-        position = _position(rows, row)
-        block, places = self._blocks[f"{position.topic}/{position.partition}"]
-        index = places[position.offset]
-        return codec.bury(block, index, BadMessage("refused", error))
+def _letter(prepared: Prepared, row: int, error: str) -> DeadLetter:
+    """The message of a row as the dead letter that the store's refusal makes of it."""
+    place = prepared.decoded.index[row]
+    for block in prepared.messages:
+        if place < len(block):
+            return codec.bury(block, place, BadMessage("refused", error))
+        place -= len(block)
+    raise IndexError(f"row {row} belongs to no message")
