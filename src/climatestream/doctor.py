@@ -32,7 +32,7 @@ FREE_MEMORY_BYTES: Final = 500_000_000
 BUILT: Final = datetime(2026, 11, 1, tzinfo=UTC)
 """A clock that shows an earlier time is wrong: this version did not exist then."""
 
-EXTRAS: Final = {"grib": ("cfgrib", "eccodes")}
+EXTRAS: Final = {"grib": ("eccodes",)}
 """Packages of the extras that a user may lack."""
 
 
