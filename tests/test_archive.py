@@ -43,7 +43,7 @@ def test_members_are_written_under_names_of_our_own(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["../a.nc", "x/../../a.nc", "/tmp/a.nc", "C:\\a.nc", "..\\a.nc", "\\\\host\\a.nc"],  # noqa: S108
+    ["../a.nc", "x/../../a.nc", "/etc/a.nc", "C:\\a.nc", "..\\a.nc", "\\\\host\\a.nc"],
 )
 def test_a_member_that_points_out_of_the_archive_is_refused(tmp_path: Path, name: str) -> None:
     into = tmp_path / "into"

@@ -85,6 +85,11 @@ def _folder(path: Path) -> list[str]:
     return [str(path / "empty")]
 
 
+def _link(path: Path) -> list[str]:
+    (path / "a.nc").symlink_to(path / "none.nc")
+    return [str(path / "a.nc")]
+
+
 def _zip_of(**members: bytes) -> Callable[[Path], list[str]]:
     def make(path: Path) -> list[str]:
         with zipfile.ZipFile(path / "a.nc", "w") as archive:
@@ -129,12 +134,9 @@ def _time(values: Any, **attributes: str) -> Callable[[Path], list[str]]:
 
 
 def _expver(path: Path) -> list[str]:
-    values = field_of(shape=(2, 2, 3, 4))
     version = Var([1, 79], ["expver"], dtype="i4")
-    dimensions = ("time", "expver", "latitude", "longitude")
-    return [
-        write(path / "a.nc", {**axes(), "expver": version, **t2m(values, dimensions=dimensions)})
-    ]
+    content = {**axes(), "expver": version, **t2m(EXPVER, dimensions=WITH_EXPVER)}
+    return [write(path / "a.nc", content)]
 
 
 def _changed(values: np.ndarray, by: float) -> np.ndarray:
@@ -143,6 +145,8 @@ def _changed(values: np.ndarray, by: float) -> np.ndarray:
     return other
 
 
+EXPVER = field_of(shape=(2, 2, 3, 4))
+WITH_EXPVER = ("time", "expver", "latitude", "longitude")
 NO_LATITUDE = {
     "time": axes()["time"],
     "longitude": axes()["longitude"],
@@ -170,6 +174,12 @@ CASES: dict[str, Case] = {
     "NetCDF-3, 64 bit": (_cut("NETCDF3_64BIT_OFFSET", 2), SourceError, ("cut short", "bytes")),
     "NetCDF-3, 64 bit data": (_cut("NETCDF3_64BIT_DATA", 3), SourceError, ("cut short", "bytes")),
     "NetCDF-3 header": (_cut("NETCDF3_CLASSIC", 0.05), SourceError, ("cut short", "header")),
+    "NetCDF-3 with a damaged header": (
+        _bytes(b"CDF\x01" + bytes(7) + b"\x07" + bytes(60)),
+        SourceError,
+        ("damaged", "marked 7"),
+    ),
+    "a link to nowhere": (_link, SourceError, ("a.nc is no file",)),
     "folder without data": (_folder, SourceError, ("empty", "holds no data")),
     "empty ZIP": (_zip_of(), SourceError, ("ZIP that holds nothing",)),
     "ZIP of text": (_zip_of(**{"a.txt": b"text"}), SourceError, ("ZIP that holds a.txt",)),
@@ -192,6 +202,16 @@ CASES: dict[str, Case] = {
         SourceError,
         ("latitude in", "missing"),
     ),
+    "latitude without places": (
+        _made(**{**axes(latitude=[]), **t2m(field_of(shape=(2, 0, 4)))}),
+        SourceError,
+        ("empty latitude",),
+    ),
+    "time without places": (
+        _made(**{**axes(time=[]), **t2m(field_of(shape=(0, 3, 4)))}),
+        SourceError,
+        ("holds no times",),
+    ),
     "no time": (
         _made(**t2m(field_of(shape=(3, 4)), dimensions=("latitude", "longitude")), **axes()),
         SourceError,
@@ -202,6 +222,11 @@ CASES: dict[str, Case] = {
     "no date": (_time([0, 1], units="hours since the flood"), SourceError, ("the flood",)),
     "missing time": (_time([0, np.nan]), SourceError, ("missing",)),
     "a time of another age": (_time([0, 1e9]), SourceError, ("1900..2200",)),
+    "versions without values": (
+        _made(**axes(), **t2m(EXPVER, dimensions=WITH_EXPVER)),
+        SourceError,
+        ("dimension expver, but no values",),
+    ),
     "unknown versions": (_expver, SourceError, ("1, 79", "expver")),
     "another unit": (_made(**axes(), t2m=DEGC), SourceError, ("'degC'", "'K'")),
     "name with a dot": (_made(**axes(), **NAMED_BADLY), SourceError, ("a.b", "dot")),
@@ -472,6 +497,14 @@ def test_bad_grib_gets_one_sentence(
     with pytest.raises((SourceError, UsageError), match=word), open_files([str(path)]):
         pass
     assert capfd.readouterr() == ("", ""), "a library speaks on its own"
+
+
+def test_a_grib_file_that_goes_away_while_it_is_read_is_an_error(tmp_path: Path) -> None:
+    path = Path(grib(tmp_path / "a.grib", [{}]))
+    with open_files([str(path)]) as source:
+        path.unlink()
+        with pytest.raises(SourceError, match="can't be read at byte 0: No such file"):
+            everything(source)
 
 
 # ------------------------------------------------------------------------------ netcdf-3

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -385,6 +386,14 @@ def test_axes_are_known_by_their_units_where_their_names_say_nothing(tmp_path: P
     assert len(rows(batches([write(tmp_path / "a.nc", content)]))) == 24
 
 
+def test_packed_coordinates_are_unpacked(tmp_path: Path) -> None:
+    content = {**axes(), **t2m()}
+    packed = {"units": "degrees_north", "scale_factor": 0.1, "add_offset": 50.0}
+    content["latitude"] = Var([2, 1, 0], ["latitude"], packed, dtype="i2")
+    found = batches([write(tmp_path / "a.nc", content)])
+    assert list(found[0].cells.latitude[::4]) == [50.2, 50.1, 50.0]
+
+
 def test_scalar_dimensions_bounds_and_grid_mappings_are_no_variables(tmp_path: Path) -> None:
     content = {
         **axes(),
@@ -512,6 +521,7 @@ def test_a_scalar_time_is_one_time(tmp_path: Path) -> None:
         (5, [], "i4", [True, True]),
         ([list("0005"), list("0001")], ["time", "string4"], "S1", [True, False]),
         ("0079", [], "str", [None, None]),
+        ("none", [], "str", [None, None]),
     ],
 )
 def test_expver_says_whether_a_time_is_preliminary(
@@ -624,6 +634,34 @@ def test_a_final_file_goes_before_a_preliminary_one_and_leaves_it_the_gaps(
     assert np.array_equal(found[1].values["temperature"][1:], final[0].ravel()[1:])
 
 
+def test_of_three_files_with_the_same_time_the_final_one_is_read_once(tmp_path: Path) -> None:
+    for name, version, start in [("a", "0005", 290), ("b", "0001", 280), ("c", "0001", 280)]:
+        expver = {"expver": Var(version, [], dtype="str")}
+        write(tmp_path / f"{name}.nc", {**axes(), **expver, **t2m(field_of(start))})
+    found = batches([str(tmp_path)])
+    assert [column(batch, "temperature")[0] for batch in found] == [280.0, 281.5]
+    assert [np.asarray(batch.preliminary).any() for batch in found] == [False, False]
+
+
+@pytest.mark.parametrize("empty", ["a.nc", "b.nc"])
+def test_a_time_without_any_value_contradicts_nothing(tmp_path: Path, empty: str) -> None:
+    for name in ("a.nc", "b.nc"):
+        values = field_of()
+        if name == empty:
+            values[1] = np.nan
+        write(tmp_path / name, {**axes(), **t2m(values)})
+    found = batches([str(tmp_path)])
+    assert [column(batch, "temperature") for batch in found] == field_of().reshape(2, 12).tolist()
+
+
+def test_grids_that_overlap_at_other_times_are_read_each_at_its_time(tmp_path: Path) -> None:
+    one = write(tmp_path / "a.nc", {**axes(), **t2m()})
+    north = axes(latitude=LATITUDE + 0.1, time=[2, 3])
+    other = write(tmp_path / "b.nc", {**north, **t2m()})
+    found = batches([one, other])
+    assert [round(batch.cells.latitude[0], 1) for batch in found] == [50.2, 50.2, 50.3, 50.3]
+
+
 def test_minimum_and_mean_of_one_day_are_two_datasets(tmp_path: Path) -> None:
     days = axes(time=[0, 24])
     write(tmp_path / "2m_temperature_0_daily-mean.nc", {**days, **t2m()})
@@ -682,6 +720,7 @@ def test_files_are_recognised_by_their_content_in_folders_and_patterns(tmp_path:
     write(tmp_path / "b.txt", {**axes(time=[2, 3]), **t2m()})
     (tmp_path / "README.md").write_text("not data")
     (tmp_path / ".hidden.nc").write_text("not data")
+    os.mkfifo(tmp_path / "pipe.nc")
     with open_files([str(tmp_path)]) as source:
         assert len(source.slices()) == 4
     with open_files([str(tmp_path / "**" / "no*")]) as source:
@@ -709,7 +748,9 @@ def test_a_zip_of_several_files_is_read_as_its_files_and_leaves_nothing_behind(
         archive.write(one, "stream-oper/a.nc")
         archive.write(other, "stream-wave/b.nc")
         archive.writestr("README.txt", "not data")
-    with open_files([str(tmp_path / "both.nc")]) as source:
+    with zipfile.ZipFile(tmp_path / "again.zip", "w") as archive:
+        archive.write(one, "a.nc")
+    with open_files([str(tmp_path / "both.nc"), str(tmp_path / "again.zip")]) as source:
         assert len(list(temporary.iterdir())) == 1
         assert rows(everything(source)) == expected
     assert list(temporary.iterdir()) == []
@@ -763,3 +804,10 @@ def test_grib_forecast_steps_and_experiment_versions_are_told_apart(tmp_path: Pa
     found = batches([grib(tmp_path / "a.grib", messages)])
     assert [(batch.time_ns - JANUARY_NS) // HOUR_NS for batch in found] == [6, 7]
     assert [np.asarray(batch.preliminary).any() for batch in found] == [False, True]
+
+
+def test_one_variable_of_a_grib_file_alone_is_read_alone(tmp_path: Path) -> None:
+    levels = {"shortName": "t", "typeOfLevel": "isobaricInhPa"}
+    messages = [{}, *({**levels, "level": level} for level in (500, 850))]
+    found = batches([grib(tmp_path / "a.grib", messages)], variables=("2t",), dataset="x")
+    assert [set(batch.values) for batch in found] == [{"temperature"}]

@@ -174,3 +174,15 @@ def test_a_report_is_json_and_a_table_with_the_same_numbers(era5: Path) -> None:
     text = console.export_text()
     for word in ("era5/daily-mean", "11:30", "46.25 to 52.25", "9,630", "61.09%", "temperature"):
         assert word in text
+
+
+def test_a_table_says_what_is_not_known_and_what_varies(era5: Path) -> None:
+    folders = [str(era5 / "riviera-old-expver-dim"), str(era5 / "world-old-0-360")]
+    console = Console(width=120, record=True, file=io.StringIO())
+    for report in inspect_files(folders):
+        console.print(table(report))
+    text = console.export_text()
+    assert "steps 672 to 744 h" in text
+    assert "1, 5" in text
+    assert "not known: it holds a single time" in text
+    assert "--dataset" in text

@@ -36,7 +36,7 @@ GRIDS = {"regular_ll", "regular_gg"}
 UNNAMED = {"unknown", "~", ""}
 
 _LOCK = threading.Lock()
-"""ecCodes as its wheels are built may not be called from two threads at once."""
+"""ecCodes makes no promise about threads unless it was built for them."""
 
 
 def read_fields(

@@ -70,8 +70,11 @@ def layers(members: Sequence[Member], region: Region | None) -> list[Layer]:
     for member in members:
         rows, columns = (np.sort(places).tobytes() for places in _places(member.field))
         grouped[member.dataset, rows, columns].append(member)
-    found = [Layer(group, region) for group in grouped.values()]
-    found = [layer for layer in found if layer.cells]
+    found = [
+        Layer(group, region, *span)
+        for group in grouped.values()
+        if (span := _span(group[0].field, region)) is not None
+    ]
     wanted = sum(layer.time_bytes for layer in found)
     for layer in found:
         layer.times_at_once = max(1, WINDOW_BYTES // wanted)
@@ -189,22 +192,23 @@ class Layer:
         Fields that have the same cells.
     region
         Narrows the grid; None keeps it whole.
+    rows, columns
+        The part of the first field's grid that holds the region.
     """
 
-    def __init__(self, members: Sequence[Member], region: Region | None) -> None:
+    def __init__(
+        self, members: Sequence[Member], region: Region | None, rows: slice, columns: slice
+    ) -> None:
         self._members = members
         self.dataset = members[0].dataset
         self.times_at_once = 1
         first = members[0].field
-        rows, columns = _span(first, region)
-        self.cells: int = (rows.stop - rows.start) * (columns.stop - columns.start)
-        if not self.cells:
-            return
         every = [_places(member.field) for member in members]
         self.latitude, self.longitude = every[0][0][rows], every[0][1][columns]
         wanted = (self.latitude, self.longitude)
         self._axes = [_Axes(own, wanted) for own in every]
         self._grid = Grid(first.latitude[rows], first.longitude[columns], region)
+        self.cells = len(self.latitude) * len(self.longitude)
         self._names = list(dict.fromkeys(member.variable for member in members))
         self._units = {
             member.variable: member.unit for member in members if member.unit is not None
@@ -282,6 +286,9 @@ class Layer:
     def _same(self, one: int, other: int) -> bool:
         """Whether a later entry adds nothing to an earlier one."""
         a, b = self._values(one, 0), self._values(other, 1)
+        if not (a.valid.any() and b.valid.any()):
+            # A time without any value says nothing that the other could contradict.
+            return not b.valid.any()
         same = True
         for start in range(0, self.cells, COMPARED):
             index = np.arange(start, min(start + COMPARED, self.cells))
@@ -360,21 +367,22 @@ class Layer:
         held = self._windows.get(slot)
         if held is None or held[:2] != (member, start):
             # The old one goes before the new one comes: one of them may fill the memory.
-            held = self._windows.pop(slot, None) and None
+            self._windows.pop(slot, None)
+            held = None
             stop = min(start + step, len(field.time_ns))
             held = (member, start, self._axes[member].read(field, start, stop))
             self._windows[slot] = held
         return _Values(held[2], place - start, flag)
 
 
-def _span(field: Field, region: Region | None) -> tuple[slice, slice]:
-    """The rows and columns that hold a region; empty where the grid has no cell of it."""
+def _span(field: Field, region: Region | None) -> tuple[slice, slice] | None:
+    """The rows and columns that hold a region; None where the grid has no cell of it."""
     if region is None:
         return slice(0, len(field.latitude)), slice(0, len(field.longitude))
     inside = region.contains(field.latitude, field.longitude)
     rows, columns = (np.flatnonzero(inside.any(axis=axis)) for axis in (1, 0))
     if not rows.size:
-        return slice(0, 0), slice(0, 0)
+        return None
     return (
         slice(int(rows[0]), int(rows[-1]) + 1),
         slice(int(columns[0]), int(columns[-1]) + 1),

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from climatestream import variables
+from climatestream import codec, variables
 from climatestream.errors import SourceError, UsageError
 from climatestream.sources import dataset_name
 
@@ -18,15 +18,7 @@ if TYPE_CHECKING:
 
     from climatestream.sources.field import Field
 
-RESERVED = {
-    "timestamp",
-    "latitude",
-    "longitude",
-    "dataset",
-    "country",
-    "preliminary",
-    "original_timestamp",
-}
+RESERVED = {*codec.PLACE_AND_TIME, *codec.LABELS, "original_timestamp"}
 """What a message says beside values: no variable may be called that."""
 
 

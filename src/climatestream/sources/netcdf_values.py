@@ -24,7 +24,7 @@ OPEN_FILES = 64
 """Files kept open at most: a request may have thousands, a process may open 1,024 by default."""
 
 _LOCK = threading.Lock()
-"""Neither the NetCDF nor the HDF5 library may be called from two threads at once."""
+"""Neither the NetCDF library nor HDF5, as it is built for it, may be called by two threads."""
 
 
 class Opened:

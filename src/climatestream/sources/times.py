@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from climatestream.codec import END_NS, FIRST_NS
 from climatestream.errors import SourceError
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ def decode(values: NDArray[Any], units: str, calendar: str, where: str) -> NDArr
     Parameters
     ----------
     values
-        Integers, which come out exact, or floats, which are rounded to `FLOAT_STEP_NS`.
+        Integers, which come out exact, or floats, which are rounded to `FLOAT_STEP_NS`; finite.
     units
         As in `hours since 1900-01-01 00:00:00.0`.
     where
@@ -48,7 +49,7 @@ def decode(values: NDArray[Any], units: str, calendar: str, where: str) -> NDArr
     Raises
     ------
     SourceError
-        The unit or calendar is not known, a time is missing, or not of 1900..2200.
+        The unit or calendar is not known, there is no time, or one is not of 1900..2200.
     """
     unit, _, reference = (part.strip() for part in units.partition(" since "))
     length = UNIT_NS.get(unit.lower())
@@ -65,8 +66,6 @@ def decode(values: NDArray[Any], units: str, calendar: str, where: str) -> NDArr
     numbers = np.atleast_1d(values)
     if not numbers.size:
         raise SourceError(f"{where} holds no times: expected at least one")
-    if not np.isfinite(numbers).all():
-        raise SourceError(f"{where} has missing times: expected one at every place")
     first = int(np.floor(numbers.min()))
     # Days stand for the finer units here: the library's own count in microseconds.
     days, rest = divmod(first * length, UNIT_NS["day"])
@@ -101,8 +100,6 @@ def _date(days: int, reference: str, calendar: str, where: str) -> int:
 
 
 def _check(first: int, last: float, where: str) -> None:
-    from climatestream.codec import END_NS, FIRST_NS
-
     if not FIRST_NS <= first <= last < END_NS:
         raise SourceError(
             f"{where} reaches out of the years 1900..2200: check its units and its values"
