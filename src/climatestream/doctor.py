@@ -34,6 +34,7 @@ BUILT: Final = datetime(2026, 11, 1, tzinfo=UTC)
 
 EXTRAS: Final = {"grib": ("eccodes",)}
 """Packages of the extras that a user may lack."""
+PURPOSES: Final = {"grib": "to read GRIB"}
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,9 @@ def print_table(findings: Sequence[Finding]) -> None:
     for finding in findings:
         state = Text(finding.state, style=colors[finding.state])
         table.add_row(state, finding.name, Text(finding.found), Text(finding.todo))
-    Console().print(table)
+    console = Console()
+    # where the table goes into a file or a pipe, no line is cut at a terminal's width
+    console.print(table, width=None if console.is_terminal else 160)
 
 
 def _python() -> Finding:
@@ -111,9 +114,9 @@ def _extra(extra: str) -> Finding:
     lacking = [name for name in EXTRAS[extra] if not _installed(name)]
     if not lacking:
         return Finding(f"extra {extra}", "ok", ", ".join(EXTRAS[extra]))
-    command = f'"{sys.executable}" -m pip install "climatestream[{extra}]"'
+    command = f"{sys.executable} -m pip install {' '.join(lacking)}"
     return Finding(
-        f"extra {extra}", "missing", f"no {', '.join(lacking)}", f"to read GRIB: {command}"
+        f"extra {extra}", "missing", f"no {', '.join(lacking)}", f"{PURPOSES[extra]}: {command}"
     )
 
 

@@ -85,8 +85,8 @@ def _eccodes(label: str) -> Any:
         import eccodes
     except (ImportError, RuntimeError, OSError):
         raise SourceError(
-            f'{label} is GRIB, for which ecCodes is missing: type "{sys.executable}" -m pip '
-            'install "climatestream[grib]"'
+            f"{label} is GRIB, for which ecCodes is missing: type {sys.executable} -m pip "
+            f"install eccodes"
         ) from None
     _silence(eccodes)
     return eccodes
