@@ -218,6 +218,20 @@ def test_a_file_that_is_not_ours_is_refused_and_left_as_it_was(
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_damage_inside_the_file_is_said_and_never_retried(path: Path) -> None:
+    with DuckDBStore(path) as store:
+        for hour in range(2):
+            store.write(field_of_rows(hour, 31_000))
+    content = bytearray(path.read_bytes())
+    for block in range(300_000, len(content) - 300_000, 262_144):
+        content[block : block + 64] = b"\xff" * 64
+    path.write_bytes(content)
+    with DuckDBStore(path) as store:
+        for call in (store.write, store.find):
+            with pytest.raises(StoreError, match="is damaged"):
+                call(field_of_rows(1, 31_000))
+
+
 def test_a_folder_is_no_store(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="is a folder, expected a file"):
         DuckDBStore(tmp_path).open()
@@ -303,7 +317,7 @@ def test_a_full_disk_is_transient_and_what_was_answered_for_stays(
     """A limit on the size of files stands in for the disk; what fails is told by `threshold`."""
     monkeypatch.setattr(duckdb_file, "CHECKPOINT_THRESHOLD", threshold)
     limit = resource.getrlimit(resource.RLIMIT_FSIZE)
-    answered = []
+    answered: list[int] = []
 
     def fill(store: DuckDBStore) -> None:
         for hour in range(len(answered), 100):
@@ -469,6 +483,9 @@ def one(store: DuckDBStore, expression: str, parameters: tuple[Any, ...] = ()) -
     return value
 
 
+DATE_AND_TIME = "2025-08-09 06:07:08"
+
+
 @pytest.mark.parametrize(
     ("expression", "value"),
     [
@@ -490,8 +507,9 @@ def one(store: DuckDBStore, expression: str, parameters: tuple[Any, ...] = ()) -
         ("latitude(NULL)", None),
         ("within(NULL, 'POLYGON ((5 5, 10 5, 10 10, 5 10, 5 5))')", None),
         ("distance(NULL, 'POINT (1 2)')", None),
-        ("date_format('%Y-%m-%d %H:%i:%s', '2025-08-09 06:07:08'::timestamp)", "2025-08-09 06:07:08"),
-        ("date_format('%e %M %W %T', '2025-08-09 06:07:08'::timestamp)", "9 August Saturday 06:07:08"),
+        ("date_format('%Y-%m-%d %H:%i:%s', '2025-08-09 06:07:08'::timestamp)", DATE_AND_TIME),
+        ("date_format('%Y-%m-%d %T', '2025-08-09 06:07:08'::timestamp)", DATE_AND_TIME),
+        ("date_format('%W, %e %M', '2025-08-09 06:07:08'::timestamp)", "Saturday, 9 August"),
         ("extract(epoch FROM '2025-08-10T00:00:01.5Z'::timestamp)", 1754784001.5),
     ],
 )  # fmt: skip
@@ -715,7 +733,7 @@ def german_store(
                 dataset=["era5-land/daily-mean"] * size,
                 cell=[cell_id(*place) for place in places],
                 country=["DEU"] * size,
-                time_ms=germany["time_ms"],
+                time_ms=germany["time_ms"].astype(np.int64),
                 latitude=germany["latitude"],
                 longitude=germany["longitude"],
                 preliminary=np.zeros(size, dtype=bool),

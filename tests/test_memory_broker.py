@@ -6,7 +6,6 @@ import subprocess
 import sys
 import threading
 import tracemalloc
-from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import pytest
@@ -14,22 +13,27 @@ import pytest
 from climatestream.brokers.memory import MemoryBroker
 from climatestream.errors import BrokerError, BrokerUnavailable
 from climatestream.testing.brokers import (
+    NEVER_S,
     BrokerTests,
     UnavailableConsumer,
     ends,
     flat,
+    in_background,
     numbered,
     values,
 )
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from concurrent.futures import Future
     from pathlib import Path
 
     from climatestream.ports import Broker, Consumer, Producer
 
-ONE = [b"key"]
-"""Keys that all go to one partition."""
+PATIENCE_S = 10.0
+"""Time in which what waits no more is done [s]."""
+A_LITTLE_S = 0.02
+"""Time after which what waits is taken to wait [s]."""
 
 
 class TestMemoryBroker(BrokerTests):
@@ -51,6 +55,7 @@ class TestKeptMemoryBroker(BrokerTests):
 
 
 def publish(producer: Producer, contents: list[bytes], key: bytes = b"key") -> None:
+    """Publish values in one partition."""
     producer.publish([key] * len(contents), contents)
 
 
@@ -61,21 +66,9 @@ def take(consumer: Consumer, count: int = 100_000) -> list[bytes | None]:
     return [message.value for message in messages]
 
 
-class WaitingPublish:
-    """A publish on a thread of its own that has been seen to wait for room."""
-
-    def __init__(self, broker: MemoryBroker, producer: Producer, contents: list[bytes]) -> None:
-        self.pool = ThreadPoolExecutor(1)
-        self.done: Future[None] = self.pool.submit(publish, producer, contents)
-        with pytest.raises(TimeoutError):
-            self.done.result(0.02)
-        assert contents[0] not in values(flat(broker.read()))
-
-    def __enter__(self) -> Future[None]:
-        return self.done
-
-    def __exit__(self, *_: object) -> None:
-        self.pool.shutdown()
+def see_waiting(call: Future[None]) -> None:
+    with pytest.raises(TimeoutError):
+        call.result(A_LITTLE_S)
 
 
 # ----------------------------------------------------------------------------- bounded memory
@@ -86,11 +79,12 @@ def test_a_full_partition_makes_publish_wait_until_a_commit_makes_room() -> None
     with broker, broker.producer() as producer, broker.consumer("g") as consumer:
         publish(producer, numbered(5))
         publish(producer, numbered(5))
-        with WaitingPublish(broker, producer, [b"more"]) as more:
-            assert len(flat(consumer.poll(100, 0.0))) == 10
-            assert not more.done()  # taken is not done with
-            consumer.commit({0: 5})
-            more.result()
+        more = in_background(publish, producer, [b"more"])
+        see_waiting(more)
+        assert len(flat(consumer.poll(100, 0.0))) == 10
+        see_waiting(more)  # taken is not done with
+        consumer.commit({0: 5})
+        more.result(PATIENCE_S)
         assert take(consumer) == [b"more"]
         assert producer.flush() == 11
 
@@ -103,13 +97,11 @@ def test_a_publish_takes_all_its_messages_or_waits_with_all() -> None:
         producer.publish(keys, numbered(4))
         full, other = (block.key[0] or b"" for block in broker.read())
         publish(producer, numbered(9), full)
-        with ThreadPoolExecutor(1) as pool:
-            done = pool.submit(producer.publish, [full, other], [b"to full", b"to other"])
-            with pytest.raises(TimeoutError):
-                done.result(0.02)
-            assert b"to other" not in values(flat(broker.read()))
-            take(consumer)
-            done.result()
+        both = in_background(producer.publish, [full, other], [b"to full", b"to other"])
+        see_waiting(both)
+        assert b"to other" not in values(flat(broker.read()))
+        take(consumer)
+        both.result(PATIENCE_S)
         assert sorted(take(consumer), key=str) == [b"to full", b"to other"]
 
 
@@ -117,12 +109,12 @@ def test_closing_the_producer_releases_a_publish_that_waits() -> None:
     """From another thread, with BrokerError; nothing of it is in the topic."""
     broker = MemoryBroker(partitions=1, capacity=10)
     with broker:
-        producer = broker.producer()
-        with producer:
+        with broker.producer() as producer:
             publish(producer, numbered(10))
-            waiting = WaitingPublish(broker, producer, [b"more"])
-        with waiting as more, pytest.raises(BrokerError, match="closed"):
-            more.result()
+            more = in_background(publish, producer, [b"more"])
+            see_waiting(more)
+        with pytest.raises(BrokerError, match="closed"):
+            more.result(PATIENCE_S)
         with pytest.raises(BrokerError, match="closed"):
             publish(producer, [b"more"])
         assert producer.flush() == 10
@@ -133,12 +125,11 @@ def test_a_batch_larger_than_a_partition_is_taken_when_the_partition_is_empty() 
     broker = MemoryBroker(partitions=1, capacity=10)
     with broker, broker.producer() as producer, broker.consumer("g") as consumer:
         publish(producer, numbered(25))
-        with WaitingPublish(broker, producer, numbered(25, b"next")) as more:
-            assert take(consumer, 24) == numbered(25)[:24]
-            with pytest.raises(TimeoutError):
-                more.result(0.01)
-            assert take(consumer) == numbered(25)[24:]
-            more.result()
+        more = in_background(publish, producer, numbered(25, b"next"))
+        assert take(consumer, 24) == numbered(25)[:24]
+        see_waiting(more)
+        assert take(consumer) == numbered(25)[24:]
+        more.result(PATIENCE_S)
         assert take(consumer) == numbered(25, b"next")
 
 
@@ -165,12 +156,12 @@ def test_a_group_that_comes_late_begins_with_what_is_held(tmp_path: Path) -> Non
         with broker, broker.producer() as producer, broker.consumer("early") as early:
             publish(producer, numbered(10))
             take(early)
-            with broker.consumer("late") as late, ThreadPoolExecutor(1) as pool:
-                poll = pool.submit(late.poll, 100, 3_600.0)
+            with broker.consumer("late") as late:
+                poll = in_background(late.poll, 100, NEVER_S)
                 with pytest.raises(TimeoutError):
-                    poll.result(0.02)
+                    poll.result(A_LITTLE_S)
                 publish(producer, [b"new"])
-                assert [m.offset for m in flat(poll.result())] == [10]
+                assert [m.offset for m in flat(poll.result(PATIENCE_S))] == [10]
                 late.seek({0: 3})
                 assert [m.offset for m in flat(late.poll(100, 0.0))] == [10]
 
@@ -219,11 +210,10 @@ def test_producers_and_members_on_many_threads_lose_nothing() -> None:
                 finished.set()
 
     with broker, broker.consumer("g") as one, broker.consumer("g") as two:
-        with ThreadPoolExecutor(6) as pool:
-            work = [pool.submit(consume, member) for member in (one, two)]
-            work += [pool.submit(produce, b"producer %d" % number) for number in range(4)]
+        work = [in_background(consume, member) for member in (one, two)]
+        work += [in_background(produce, b"producer %d" % number) for number in range(4)]
         for part in work:
-            part.result()
+            part.result(2 * PATIENCE_S)
     assert len(got) == len(set(got)) == expected
     by_key: dict[bytes | None, list[bytes | None]] = {}
     for _, _, key, value in got:
@@ -299,10 +289,11 @@ def test_published_at_is_the_time_when_a_publish_that_waited_was_taken() -> None
     broker = MemoryBroker(partitions=1, capacity=1, clock_ms=lambda: now_ms)
     with broker, broker.producer() as producer, broker.consumer("g") as consumer:
         publish(producer, [b"a"])
-        with WaitingPublish(broker, producer, [b"b"]) as more:
-            now_ms = 9
-            take(consumer)
-            more.result()
+        more = in_background(publish, producer, [b"b"])
+        see_waiting(more)
+        now_ms = 9
+        take(consumer)
+        more.result(PATIENCE_S)
         assert [m.published_at_ms for m in flat(broker.read())] == [9]
 
 
@@ -371,6 +362,7 @@ with broker, broker.producer() as producer, broker.consumer("g") as consumer:
     keys = [b"%d" % key for key in range(8)]
     producer.publish(keys, [b"before"] * 8)
     before = flat(broker.read())
+    sizes = [file.stat().st_size for file in Path(sys.argv[1]).iterdir()]
     small, large = (b"" if m.partition == 0 else b"x" * 100_000 for m in (before[0], before[-1]))
     resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, resource.RLIM_INFINITY))
     try:
@@ -378,6 +370,7 @@ with broker, broker.producer() as producer, broker.consumer("g") as consumer:
     except BrokerUnavailable as error:
         print(error)
     assert flat(broker.read()) == before, flat(broker.read())
+    assert [file.stat().st_size for file in Path(sys.argv[1]).iterdir()] == sizes
     assert producer.flush() == 8
     assert sum(consumer.high_water().values()) == 8
 

@@ -24,7 +24,7 @@ from climatestream.arrow import ArrowStream
 from climatestream.errors import StoreError
 from climatestream.model import DeadLetter, FieldType
 from climatestream.ports import Answer, Found, Refusal
-from climatestream.stores.duckdb_file import MEMORY_LIMIT, DuckDBFile, table_name
+from climatestream.stores.duckdb_file import MEMORY_LIMIT, DuckDBFile, table_name, words_of
 from climatestream.stores.duckdb_merge import SAME_KEY, Merge, column, frame
 from climatestream.stores.schema import (
     DATASETS,
@@ -39,7 +39,7 @@ from climatestream.stores.schema import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
     from types import TracebackType
 
     from duckdb.sqltypes import DuckDBPyType
@@ -92,7 +92,6 @@ class DuckDBStore:
         self._file = DuckDBFile(
             self.path, memory_limit=memory_limit, threads=threads, fields=f"STRUCT({fields})"
         )
-        self._fields: dict[str, FieldType] = {}
 
     def open(self) -> Self:
         """Open the file, making what is missing.
@@ -106,9 +105,11 @@ class DuckDBStore:
             The disk does not take it now.
         """
         self._file.open()
-        with self._file.reading() as connection:
-            data = connection.sql(f"SELECT data FROM {_READINGS} LIMIT 0").types[0]
-            self._fields = {name: _FIELD_TYPES[str(kind)] for name, kind in data.children}
+        try:
+            self.field_types()
+        except BaseException:
+            self._file.close()
+            raise
         return self
 
     def close(self) -> None:
@@ -140,7 +141,8 @@ class DuckDBStore:
         columns = {name: column(values, rows.types[name]) for name, values in rows.data.items()}
         places = {name: f"field{place}" for place, name in enumerate(columns)}
         with self._file.writing() as connection:
-            refused = self._refused(columns, rows.types)
+            stored = self._stored_fields(connection)
+            refused = _refused(columns, rows.types, stored)
             incoming = frame(rows).with_columns(
                 **{places[name]: values for name, values in columns.items()}
             )
@@ -149,78 +151,40 @@ class DuckDBStore:
                 kept[list(refused)] = False
                 incoming = incoming.filter(pl.Series(kept))
             named = {name: place for name, place in places.items() if incoming[place].count()}
-            news = {name: rows.types[name] for name in named if name not in self._fields}
-            for name, kind in news.items():
-                connection.execute(
-                    f"ALTER TABLE {_READINGS} ADD COLUMN data.{quoted(name)} {_SQL_TYPES[kind]}"
-                )
-            fields = self._fields | news
-            Merge(tuple(fields), named)(connection, incoming)
-        self._fields = fields
+            news = [name for name in named if name not in stored]
+            for name in news:
+                kind = _SQL_TYPES[rows.types[name]]
+                connection.execute(f"ALTER TABLE {_READINGS} ADD COLUMN data.{quoted(name)} {kind}")
+            Merge((*stored, *news), named)(connection, incoming)
         return [Refusal(row, False, error) for row, error in sorted(refused.items())]
-
-    def _refused(
-        self, columns: Mapping[str, pl.Series], types: Mapping[str, FieldType]
-    ) -> dict[int, str]:
-        """By row, why the table can't take it."""
-        refused: dict[int, str] = {}
-        for name, values in columns.items():
-            stored = self._fields.get(name, types[name])
-            if not name:
-                error = "a field without a name can't be kept in a DuckDB file: give it one"
-            elif stored != types[name]:
-                error = f"the field {name!r} is {types[name]}, expected {stored}, as stored before"
-            else:
-                continue
-            refused.update(dict.fromkeys(values.is_not_null().arg_true().to_list(), error))
-        return refused | self._clashing(columns, refused)
-
-    def _clashing(
-        self, columns: Mapping[str, pl.Series], refused: Mapping[int, str]
-    ) -> dict[int, str]:
-        """By row, which of its fields is another one's name but for the case of its letters.
-
-        The first row to name either of two such fields settles which it is.
-        """
-        owners = {_caseless(name): name for name in self._fields}
-        by_caseless: dict[bytes, set[str]] = {}
-        for name in columns:
-            folded = _caseless(name)
-            by_caseless.setdefault(folded, {owners.get(folded, name)}).add(name)
-        suspects = [name for name in columns if len(by_caseless[_caseless(name)]) > 1]
-        if not suspects:
-            return {}
-        clashing: dict[int, str] = {}
-        named = np.column_stack([columns[name].is_not_null().to_numpy() for name in suspects])
-        for row in np.flatnonzero(named.any(axis=1)).tolist():
-            if row in refused:
-                continue
-            claimed = dict(owners)
-            for name in np.compress(named[row], suspects).tolist():
-                other = claimed.setdefault(_caseless(name), name)
-                if other != name:
-                    clashing[row] = (
-                        f"the field {name!r} differs from {other!r} in the case of its letters "
-                        "only, which a DuckDB file can't tell apart: give it another name"
-                    )
-                    break
-            else:
-                owners = claimed
-        return clashing
 
     def field_types(self) -> dict[str, FieldType]:
         """The types that hold, those of the coordinates among them."""
-        return dict(self._fields)
+        with self._file.reading() as connection:
+            return self._stored_fields(connection)
+
+    def _stored_fields(self, connection: duckdb.DuckDBPyConnection) -> dict[str, FieldType]:
+        """The fields of `data` in the table's order."""
+        data = connection.sql(f"SELECT data FROM {_READINGS} LIMIT 0").types[0]
+        kinds = {name: str(kind) for name, kind in data.children}
+        if strange := sorted(set(kinds.values()) - set(_FIELD_TYPES)):
+            raise StoreError(
+                f"{self.path}: a field of data is {', '.join(strange)}, expected "
+                f"{', '.join(_FIELD_TYPES)}; name another file"
+            )
+        return {name: _FIELD_TYPES[kind] for name, kind in kinds.items()}
 
     def find(self, rows: Rows) -> Found:
         """What is stored for the keys of these rows: see `Store.find`."""
         keys = frame(rows).select(READINGS.key).with_row_index("row")
         asked = {name: f"field{place}" for place, name in enumerate(rows.data)}
-        fields = [
-            f"t.data.{quoted(name)} AS {place}" if name in self._fields else f"NULL AS {place}"
-            for name, place in asked.items()
-        ]
         with self._file.reading() as connection:
+            kinds = self._stored_fields(connection)
+            fields = [
+                f"{f't.data.{quoted(name)}' if kinds.get(name) == rows.types[name] else 'NULL'} "
+                f"AS {place}"
+                for name, place in asked.items()
+            ]
             connection.register("incoming", ArrowStream(keys))
             stored = pl.DataFrame(
                 connection.sql(
@@ -321,7 +285,7 @@ class DuckDBStore:
             except (duckdb.IOException, duckdb.FatalException, duckdb.InterruptException):
                 raise
             except duckdb.Error as error:
-                raise StoreError(f"the query can't be answered: {error}") from error
+                raise StoreError(f"the query can't be answered: {words_of(error)}") from error
         if rows and any(conversions):
             by_column = [
                 convert(values) if convert else values
@@ -333,6 +297,64 @@ class DuckDBStore:
     def _rows(self, sql: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
         with self._file.reading() as connection:
             return connection.execute(sql, list(parameters)).fetchall()
+
+
+# --------------------------------------------------------------------------------- refusals
+
+
+def _refused(
+    columns: Mapping[str, pl.Series],
+    types: Mapping[str, FieldType],
+    stored: Mapping[str, FieldType],
+) -> dict[int, str]:
+    """By row, why a table with these fields can't take it."""
+    refused: dict[int, str] = {}
+    for name, values in columns.items():
+        expected = stored.get(name, types[name])
+        if not name:
+            error = "a field without a name can't be kept in a DuckDB file: give it one"
+        elif expected != types[name]:
+            error = f"the field {name!r} is a {types[name]}, expected a {expected} as stored before"
+        else:
+            continue
+        refused.update(dict.fromkeys(values.is_not_null().arg_true().to_list(), error))
+    return refused | _clashing(columns, stored, refused)
+
+
+def _clashing(
+    columns: Mapping[str, pl.Series], stored: Iterable[str], refused: Collection[int]
+) -> dict[int, str]:
+    """By row not refused, which of its fields is another's name but for the case of its letters.
+
+    The first row to name either of two such fields settles which of them the table has.
+    """
+    owners = {_caseless(name): name for name in stored}
+    alike: dict[bytes, set[str]] = {}
+    for name in columns:
+        alike.setdefault(_caseless(name), {owners.get(_caseless(name), name)}).add(name)
+    suspects = [name for name in columns if len(alike[_caseless(name)]) > 1]
+    clashing: dict[int, str] = {}
+    named = np.array([columns[name].is_not_null().to_numpy() for name in suspects], dtype=bool)
+    for row in np.flatnonzero(named.any(axis=0)).tolist():
+        if row in refused:
+            continue
+        claimed = dict(owners)
+        for name in np.compress(named[:, row], suspects).tolist():
+            other = claimed.setdefault(_caseless(name), name)
+            if other != name:
+                clashing[row] = (
+                    f"the field {name!r} differs from {other!r} in the case of its letters only, "
+                    "which a DuckDB file can't tell apart: give it another name"
+                )
+                break
+        else:
+            owners = claimed
+    return clashing
+
+
+def _caseless(name: str) -> bytes:
+    """What DuckDB compares names by: the letters A to Z as small ones, all others as they are."""
+    return name.encode().lower()
 
 
 # ------------------------------------------------------------------------------ small tables
@@ -407,12 +429,7 @@ def _naive(time_ms: int) -> datetime:
 _EPOCH: Final = datetime(1970, 1, 1)
 
 
-# ---------------------------------------------------------------------------- names and values
-
-
-def _caseless(name: str) -> bytes:
-    """What DuckDB compares names by: the letters A to Z as small ones, all others as they are."""
-    return name.encode().lower()
+# ------------------------------------------------------------------------------ answers
 
 
 def _values(stored: pl.Series, kind: FieldType) -> Any:
