@@ -403,7 +403,6 @@ def test_a_file_without_permission_is_told(tmp_path: Path) -> None:
 
 def test_a_full_disk_is_waited_for_and_told(tmp_path: Path) -> None:
     """The store can't grow: the run goes on trying, says why, and Ctrl-C ends it."""
-
     with started("run", "simulation:?days=365", cwd=tmp_path) as process:
         wait_for_readings(tmp_path / "climatestream.duckdb")
         resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (2_000_000, 2_000_000))

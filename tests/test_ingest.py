@@ -138,7 +138,7 @@ def test_variables_are_described_with_their_units(store: DuckDBStore, decode: De
     units = [(("units", b'{"fsr":"m"}'),)]
     ingest = Ingest(store, decode=decode)
     ingest([block(message(dataset="d", fsr=0.5), headers=units)])
-    ingest([block(message(dataset="e"), first=1)])
+    ingest([block(message(dataset="e", original_timestamp=1.0), first=1)])
     found = store.query("SELECT dataset, variable, unit FROM demo.datasets ORDER BY 1, 2").rows
     assert found == [("d", "fsr", "m"), ("d", "temperature", "degC"), ("e", "temperature", "degC")]
 

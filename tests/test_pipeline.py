@@ -20,6 +20,7 @@ from climatestream.ports import Store
 from climatestream.sources.open import open_source
 from climatestream.sources.selection import Selection
 from climatestream.stores.duckdb import DuckDBStore
+from climatestream.testing.brokers import UnavailableConsumer
 from climatestream.testing.stores import (
     BlockingStore,
     Crash,
@@ -94,6 +95,19 @@ def test_a_store_that_is_away_for_a_while_loses_nothing(world: World, batches: l
     assert meter.retries == 3
     assert world.audit() == {"stored": count(batches)}
     assert world.rows() == (count(batches), count(batches))
+
+
+def test_a_broker_that_takes_no_commit_for_a_while_loses_nothing(
+    world: World, batches: list[Batch], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    consumer = world.broker.consumer
+    monkeypatch.setattr(
+        world.broker, "consumer", lambda group: UnavailableConsumer(consumer(group), commits=2)
+    )
+    meter = world.run(batches)
+    assert meter.retries == 2
+    assert world.audit() == {"stored": count(batches)}
+    assert meter.stored == count(batches)
 
 
 def test_rows_that_are_refused_for_a_while_are_written_later(

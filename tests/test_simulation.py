@@ -148,7 +148,6 @@ def test_any_time_can_be_read() -> None:
         ("simulation:", "2025-01-01", None, ("2025-01-01", "2025-01-07T23:00"), 168),
         ("simulation:", None, "2025-01-07", ("2025-01-01", "2025-01-07T23:00"), 168),
         ("simulation:", "2025-01-01T00:17", "2025-01-01T02:00", ("2025-01-01T01:00", None), 2),
-        ("simulation:?step=7d", "2025-01-01T00:17", "2025-01-01T02:00", (None, None), 0),
         ("simulation:?days=60000&step=1m&start=1950-01-01", None, None, (None, None), 86_400_000),
     ],
 )
@@ -163,6 +162,12 @@ def test_times_are_those_asked_for(
     for place, time in zip((0, -1), times, strict=True):
         if time is not None:
             assert slices[place].time_ns == start_of(time)
+
+
+def test_a_period_without_a_whole_step_is_refused() -> None:
+    selection = Selection(start_ns=start_of("2025-01-01T00:17"), end_ns=end_of("2025-01-01T02:00"))
+    with pytest.raises(UsageError, match="no time between .* take a shorter step"):
+        Simulation("simulation:?step=7d", selection)
 
 
 def test_slices_are_a_sequence() -> None:

@@ -28,6 +28,8 @@ from climatestream.model import (
 )
 from climatestream.ports import Description, Store
 
+ORIGINAL_TIME = "original_timestamp"
+"""The number [ms] in which a replayed reading carries its own time; no variable."""
 UNSTATED = "unstated"
 """The dataset of a message that names none, where no `--dataset` says otherwise."""
 
@@ -163,7 +165,7 @@ class Ingest:
         news = {
             entry
             for name, kind in rows.types.items()
-            if kind == "number"
+            if kind == "number" and name != ORIGINAL_TIME
             for dataset in datasets
             if (entry := Description(dataset, name, _unit(name, units), _label(name)))
             not in self._described

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING, Self
 
 from climatestream.errors import Transient
@@ -51,20 +52,25 @@ class Keeper:
     def __exit__(self, *_: object) -> None:
         self._end.set()
         self._thread.join()
-        self.drop()
+        with suppress(Transient):  # the next run drops what this one could not
+            self.drop()
 
     def horizon_ms(self, _dataset: str) -> int:
         """The time before which a reading is not written."""
         return self._clock_ms() - self._keep_ms
 
     def drop(self) -> None:
-        """Drop what is too old, and let the store remember up to when."""
+        """Drop what is too old, and let the store remember up to when.
+
+        Raises
+        ------
+        Transient
+            The store can't now.
+        """
         for dataset in sorted(self._datasets()):
-            try:
-                self._store.expire(dataset, self.horizon_ms(dataset))
-            except Transient:
-                return  # the next round drops what this one did not
+            self._store.expire(dataset, self.horizon_ms(dataset))
 
     def _rounds(self) -> None:
         while not self._end.wait(self._wait_s):
-            self.drop()
+            with suppress(Transient):  # the next round drops what this one could not
+                self.drop()

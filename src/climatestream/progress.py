@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
+from climatestream.ingest import ORIGINAL_TIME
 from climatestream.meter import Counts
 from climatestream.model import Batch
 
@@ -56,7 +57,7 @@ class Progress:
         """The same batches, their slices counted."""
         last = None
         for batch in batches:
-            slice_ = (batch.dataset, batch.time_ns, batch.extra.get("original_timestamp"))
+            slice_ = (batch.dataset, batch.time_ns, batch.extra.get(ORIGINAL_TIME))
             self._read += slice_ != last
             last = slice_
             self.datasets.add(batch.dataset)

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 
 from climatestream.codec import END_NS
 from climatestream.errors import UsageError
+from climatestream.ingest import ORIGINAL_TIME
 from climatestream.model import NS_PER_MS, Batch, Slice
 from climatestream.ports import Source
 
@@ -195,7 +196,7 @@ def _stamped(batch: Batch, time_ns: int) -> Batch:
         batch,
         time_ns=time_ns,
         dataset=dataset if _made_up(dataset) else dataset + REPLAYED,
-        extra={**batch.extra, "original_timestamp": batch.time_ns / NS_PER_MS},
+        extra={**batch.extra, ORIGINAL_TIME: batch.time_ns / NS_PER_MS},
     )
 
 
@@ -209,7 +210,8 @@ def _limited(batches: Iterable[Batch], rate_per_s: float, clock: Clock) -> Itera
     due_ns = float(clock.now_ns())
     for batch in batches:
         for start in range(0, len(batch), rows):
-            part = batch.part(start, min(start + rows, len(batch)))
+            whole = rows >= len(batch)  # kept whole, it keeps what the codec derived from its cells
+            part = batch if whole else batch.part(start, min(start + rows, len(batch)))
             clock.wait_until(round(due_ns))
             if clock.stop.is_set():
                 return

@@ -9,36 +9,19 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from functools import partial
-from typing import TypeVar
 
-from tenacity import (
-    RetryCallState,
-    Retrying,
-    retry_if_exception_type,
-    sleep_using_event,
-    stop_when_event_set,
-    wait_random_exponential,
-)
-
-from climatestream.errors import Transient
 from climatestream.ingest import Ingest, Prepared, Report
 from climatestream.meter import Meter
-from climatestream.model import BATCH_ROWS, Messages
+from climatestream.model import BATCH_ROWS
+from climatestream.patience import patiently
 from climatestream.ports import Consumer
 from climatestream.stages import ahead
 
-T = TypeVar("T")
-
 POLL_S = 0.05
 """Time that a poll waits for messages [s]; what comes sooner is delivered at once."""
-
-FIRST_WAIT_S = 0.1
-LONGEST_WAIT_S = 10.0
-"""Backoff between tries at a store or broker that is not available [s]: long enough to let it
-recover, short enough that a reading is seen soon after."""
 
 
 def work(
@@ -59,12 +42,14 @@ def work(
     with closing(batches):
         try:
             for batch in batches:
+                failed = partial(meter.failed, batch.messages)
                 began = time.monotonic()
-                report = _patiently(partial(_write, batch, ingest), batch.messages, meter, stop)
+                report = patiently(partial(_write, batch, ingest), stop, failed)
                 if report is None:
                     return
-                consumer.commit({b.partition: b.offset[-1] + 1 for b in batch.messages})
                 meter.saw(batch.messages, report, time.monotonic() - began)
+                done = {block.partition: block.offset[-1] + 1 for block in batch.messages}
+                patiently(partial(consumer.commit, done), stop, failed)
         except BaseException:
             stop.set()
             raise
@@ -81,9 +66,11 @@ def _batches(
     """Messages as they come, decoded."""
     while not stop.is_set():
         last = finished()  # asked first: what came before it was true is polled below
-        messages = _patiently(partial(consumer.poll, max_messages, POLL_S), (), meter, stop)
+        poll = partial(consumer.poll, max_messages, POLL_S)
+        messages = patiently(poll, stop, partial(meter.failed, ()))
         if messages:
-            prepared = _patiently(partial(ingest.prepare, messages), messages, meter, stop)
+            prepare, failed = partial(ingest.prepare, messages), partial(meter.failed, messages)
+            prepared = patiently(prepare, stop, failed)
             if prepared is not None:
                 yield prepared
         elif last:
@@ -96,24 +83,3 @@ def _write(batch: Prepared, ingest: Ingest) -> Report:
     if report.error is not None:
         raise report.error
     return report
-
-
-def _patiently(
-    call: Callable[[], T], messages: Sequence[Messages], meter: Meter, stop: threading.Event
-) -> T | None:
-    """The answer of a call, tried again while it fails transiently; None: stopped before."""
-
-    def failed(state: RetryCallState) -> None:
-        error = state.outcome.exception() if state.outcome else None
-        if isinstance(error, Transient):
-            meter.failed(messages, error)
-
-    tries = Retrying(
-        retry=retry_if_exception_type(Transient),
-        wait=wait_random_exponential(multiplier=FIRST_WAIT_S, max=LONGEST_WAIT_S),
-        sleep=sleep_using_event(stop),
-        stop=stop_when_event_set(stop),
-        before_sleep=failed,
-        retry_error_callback=lambda _: None,
-    )
-    return tries(call)

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from climatestream.ports import Source
 
 SIMULATION = "simulation:"
+DATASET = "simulation"
+"""The name that no real reading may have."""
 
 
 def open_source(specs: Sequence[str], selection: Selection) -> Source:
@@ -25,6 +27,11 @@ def open_source(specs: Sequence[str], selection: Selection) -> Source:
     if not any(spec.startswith(SIMULATION) for spec in specs):
         from climatestream.sources.files import open_files
 
+        if selection.dataset == DATASET:
+            raise UsageError(
+                f"dataset {DATASET!r} is what simulation: makes: name what the files are, such as "
+                f"era5-land/hourly"
+            )
         return open_files(specs, selection)
     if len(specs) > 1:
         raise UsageError(

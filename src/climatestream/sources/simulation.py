@@ -20,7 +20,7 @@ from climatestream.errors import UsageError
 from climatestream.model import Batch, Slice
 from climatestream.region import Region, parse_region
 from climatestream.sources.grid import Grid
-from climatestream.sources.selection import Selection, start_of
+from climatestream.sources.selection import Selection, start_of, time_text
 from climatestream.sources.weather import Weather
 
 if TYPE_CHECKING:
@@ -199,7 +199,12 @@ def _times(spec: str, options: dict[str, str], selection: Selection) -> Times:
             "within these years"
         )
     first_ns = -(-start_ns // step_ns) * step_ns
-    return Times(first_ns, step_ns, max(0, -(-(end_ns - first_ns) // step_ns)))
+    if first_ns >= end_ns:
+        raise UsageError(
+            f"source {spec} has no time between {time_text(start_ns)} and {time_text(end_ns - 1)}: "
+            f"its times are whole steps of {options['step']} since 1970; take a shorter step"
+        )
+    return Times(first_ns, step_ns, -(-(end_ns - first_ns) // step_ns))
 
 
 def _variable(asked: str) -> str:
