@@ -348,7 +348,7 @@ BAD: list[tuple[str, Callable[[Path], list[str]], int, str]] = [
     ("a bad rate", lambda _: ["run", SHORT, "--rate", "fast"], 2, "1000/s"),
     ("a bad duration", lambda _: ["run", SHORT, "--keep", "long"], 2, "30d"),
     ("--loop alone", lambda p: [*_looped(p)], 2, "--shift-to-now"),
-    ("an unknown broker", lambda _: ["publish", SHORT, "--broker", "amqp://x"], 2, "-"),
+    ("an unknown broker", lambda _: ["publish", SHORT, "--broker", "amqp://x"], 2, "kafka://"),
     ("a dead letter without a place", lambda _: ["dead-letters", "show", "x"], 2, "OFFSET"),
 ]
 

@@ -69,7 +69,7 @@ def test_a_missing_extra_names_the_command(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(doctor, "EXTRAS", {"grib": ("no-such-package",)})
     found = finding("extra grib")
     assert found.state == "missing"
-    assert 'pip install no-such-package' in found.todo
+    assert "pip install no-such-package" in found.todo
 
 
 def test_a_slow_clock_is_broken(monkeypatch: pytest.MonkeyPatch) -> None:

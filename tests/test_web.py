@@ -30,7 +30,8 @@ from climatestream.ports import Description, PipelineRow
 from climatestream.stores.open import open_store
 from climatestream.variables import find
 from climatestream.web import page as page_module
-from climatestream.web.app import HEADERS, Server, create_app
+from climatestream.web.access import HEADERS
+from climatestream.web.app import Server, create_app
 from climatestream.web.field import LONGEST_SIDE, Picture, draw
 from climatestream.web.page import BEAT_S, IDLE_S, Page
 
@@ -119,7 +120,11 @@ class Live:
         self._connection.send(text)
 
     def answer(self) -> dict[str, Any]:
-        answer: dict[str, Any] = json.loads(self._connection.recv(timeout=30.0))
+        message = self._connection.recv(timeout=30.0)
+        assert isinstance(message, bytes)
+        length = int.from_bytes(message[:4], "little")
+        answer: dict[str, Any] = json.loads(message[4 : 4 + length])
+        self.field = message[4 + length :]
         return answer
 
 
@@ -539,11 +544,12 @@ def test_the_series_has_lowest_mean_and_highest_of_each_time_oldest_first(
     for hour in range(3):
         put(store, "simulation", NOON + timedelta(hours=hour), {"pressure": [1e5, 1e5 + hour]})
     answer = browser.get("/series", params={"dataset": "simulation", "variable": "pressure"})
-    points = answer.json()
-    assert [datetime.fromisoformat(point[0]) for point in points] == [
-        NOON + timedelta(hours=hour) for hour in range(3)
+    series = answer.json()
+    assert series["time"] == [
+        round((NOON + timedelta(hours=hour)).timestamp() * 1000) for hour in range(3)
     ]
-    assert points[2][1:] == pytest.approx([1000.0, 1000.01, 1000.02])
+    last = [series[name][2] for name in ("min", "avg", "max")]
+    assert last == pytest.approx([1000.0, 1000.01, 1000.02])
 
 
 def test_counts_rate_and_latency_come_from_the_store(store: Store, page: Page) -> None:
@@ -587,17 +593,19 @@ def test_however_many_browsers_look_the_store_is_asked_once(store: Store, clock:
     assert counting.queries == asked
     clock.pass_(BEAT_S)
     page.state()
-    assert counting.queries == asked + 2
+    # the newest time, what it holds, all times, and what has expired
+    assert counting.queries == asked + 4
 
 
 # ------------------------------------------------------------------------- whom it answers
 
 
-@pytest.mark.parametrize("address", ["/", "/page.js", "/page.css", "/state", "/nothing"])
+@pytest.mark.parametrize("address", ["/", "/main.js", "/page.css", "/state", "/nothing"])
 def test_every_answer_says_what_a_browser_may_do_with_it(browser: Browser, address: str) -> None:
     headers = browser.get(address).headers
     assert {name: headers[name] for name in HEADERS} == HEADERS
-    assert "default-src 'self'" in headers["content-security-policy"]
+    assert "default-src 'none'" in headers["content-security-policy"]
+    assert "unsafe" not in headers["content-security-policy"]
     assert "frame-ancestors 'none'" in headers["content-security-policy"]
 
 
@@ -620,8 +628,8 @@ def test_every_control_of_the_page_has_a_label() -> None:
 @pytest.mark.parametrize("host", ["evil.example", "127.0.0.1.evil.example", "192.168.1.1:8765"])
 def test_a_name_that_was_made_to_point_here_gets_no_answer(clock: Clock, host: str) -> None:
     browser = Browser(Down(), clock)
-    assert browser.get("/page.js", headers={"host": host}).status_code == 400
-    assert browser.get("/page.js", headers={"host": "localhost:8765"}).status_code == 200
+    assert browser.get("/main.js", headers={"host": host}).status_code == 400
+    assert browser.get("/main.js", headers={"host": "localhost:8765"}).status_code == 200
 
 
 @pytest.mark.parametrize(

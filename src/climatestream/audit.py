@@ -7,12 +7,15 @@ through their Protocols alone, block by block, so that memory does not grow with
 from __future__ import annotations
 
 import itertools
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 import polars as pl
+from rich.console import Console
+from rich.table import Table
 
 if TYPE_CHECKING:
     from climatestream.ingest import Decode
@@ -68,6 +71,20 @@ def ranges(offsets: list[int]) -> Iterator[tuple[int, int]]:
         yield members[0], members[-1]
 
 
+def print_table(audit: Audit) -> None:
+    """Print the classes by partition, and the offsets that are missing."""
+    table = Table("partition", *CLASSES)
+    for number, counts in sorted(audit.partitions.items()):
+        table.add_row(str(number), *(f"{counts[name]:,}" for name in CLASSES))
+    table.add_row("all", *(f"{audit.total[name]:,}" for name in CLASSES))
+    console = Console()
+    console.print(table)
+    for number, offsets in sorted(audit.missing.items()):
+        for first, last in ranges(offsets):
+            console.print(f"missing in partition {number}: offsets {first} to {last}")
+    console.print("nothing is missing" if audit.ok else "messages are missing")
+
+
 @dataclass(eq=False)
 class Auditor:
     """Reads a topic again and holds it against a store.
@@ -93,10 +110,22 @@ class Auditor:
     """Asked between blocks; ends an audit with KeyboardInterrupt: half a proof is none."""
     read: int = 0
     """Messages read so far."""
+    expected: int = 0
+    """Messages that are to be read, as far as their offsets tell."""
     _types: dict[str, FieldType] = field(default_factory=dict)
+    _began: float = field(default_factory=time.monotonic)
+
+    def said(self) -> str:
+        """How far it is, what it reads a second, and what is left."""
+        seconds = time.monotonic() - self._began
+        rate = self.read / seconds if self.read else RATE_PER_S
+        left = (self.expected - self.read) / rate
+        said = f"audit: {self.read:,} of {self.expected:,} messages read, {rate:,.0f}/s"
+        return f"{said}, about {left:,.0f} s left"
 
     def audit(self, start: Start = "earliest") -> Audit:
         """Classify every message from a place on, up to those there now."""
+        self.expected = self.broker.count(start)
         committed = self.broker.committed(self.group)
         horizons = self.store.horizons()
         self._types = self.store.field_types()
@@ -168,6 +197,10 @@ class Auditor:
             .alias("found"),
         )
 
+
+RATE_PER_S: Final = 100_000
+"""Messages a second that an audit reads at least on two cores, to say beforehand how long it
+takes; from then on its own rate counts."""
 
 RANK: Final = ("final", "published_at_ms", "offset", "source")
 

@@ -11,22 +11,28 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from inspect import cleandoc
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import click
 import orjson
 from dotenv import load_dotenv
 
 from climatestream import settings, units
-from climatestream.errors import ClimatestreamError, UsageError
+from climatestream.cli_stream import audit, consume, dead_letters, publish, store_commands
+from climatestream.errors import ClimatestreamError
 from climatestream.interrupt import EXIT_CODE, Interrupt
-
-if TYPE_CHECKING:
-    from climatestream.ports import Source
-    from climatestream.replay import Pace
-    from climatestream.sources.selection import Selection
+from climatestream.options import (
+    as_json,
+    end,
+    example,
+    open_source_of,
+    pace_of,
+    pacing,
+    say_page,
+    selecting,
+    setting,
+)
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -72,65 +78,6 @@ def _fail(sentence: str, exit_code: int, arguments: Sequence[str]) -> int:
     return exit_code
 
 
-# -------------------------------------------------------------------------------- options
-
-
-def setting(name: str, **more: Any) -> Callable[[F], F]:
-    """The option of a setting: its name, environment variable, default and help."""
-    of = settings.BY_NAME[name]
-    return click.option(
-        f"--{name}",
-        envvar=of.environment,
-        show_envvar=True,
-        **{"default": of.default, "show_default": of.default is not None, "help": of.meaning}
-        | more,
-    )
-
-
-def selecting(command: F) -> F:
-    """The options that narrow a source."""
-    for option in (
-        setting("dataset"),
-        click.option("--to", "until", metavar="TIME", help="Last date or time to read."),
-        click.option("--from", "since", metavar="TIME", help="First date or time to read."),
-        setting("variables"),
-        setting("region"),
-    ):
-        command = option(command)
-    return command
-
-
-def pacing(command: F) -> F:
-    """The options that say when readings are published."""
-    for option in (
-        click.option(
-            "--shift-to-now", is_flag=True, help="Stamp each slice with the present (NAME/replay)."
-        ),
-        click.option("--loop", is_flag=True, help="Begin again after the last slice, for ever."),
-        click.option("--speed", metavar="TIME/s", help="The data's time in a second: 1d/s."),
-        click.option("--rate", metavar="N/s", help="Readings a second, at most: 1000/s."),
-    ):
-        command = option(command)
-    return command
-
-
-def as_json(command: F) -> F:
-    """The option that every command has."""
-    return click.option(
-        "--json", "json_", is_flag=True, help="One JSON object on standard output, at the end."
-    )(command)
-
-
-def example(text: str) -> Callable[[F], F]:
-    """A command's example, at the end of its help."""
-
-    def add(command: F) -> F:
-        command.__doc__ = f"{cleandoc(command.__doc__ or '')}\n\n\b\nExample:\n  {text}\n"
-        return command
-
-    return add
-
-
 @click.group(no_args_is_help=True, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="climatestream")
 def cli() -> None:
@@ -169,7 +116,7 @@ def demo(
     with (
         Interrupt() as interrupt,
         tempfile.TemporaryDirectory(prefix="climatestream-") as folder,
-        _open_source(sources or (DEMO_SOURCE,), select) as source,
+        open_source_of(sources or (DEMO_SOURCE,), select) as source,
         embedded(
             store or f"duckdb:{folder}/demo.duckdb",
             interrupt,
@@ -177,10 +124,10 @@ def demo(
             port=port,
         ) as pipeline,
     ):
-        _say_page(pipeline.url)
+        say_page(pipeline.url)
         clock = replay.Clock(interrupt.stop)
         pipeline.run(replay.demo(source, clock, pipeline.caught_up), slices=None)
-        return _end(pipeline.result(), json_, interrupt)
+        return end(pipeline.result(), json_, interrupt)
 
 
 @cli.command()
@@ -216,9 +163,9 @@ def run(
     from climatestream import replay
     from climatestream.embedded import embedded
 
-    pace = _pace(rate, speed, loop, shift_to_now)
+    pace = pace_of(rate, speed, loop, shift_to_now)
     keep_s = None if keep is None else units.duration_s(keep)
-    with Interrupt() as interrupt, _open_source(sources, select) as source:
+    with Interrupt() as interrupt, open_source_of(sources, select) as source:
         batches = replay.paced(source, pace, replay.Clock(interrupt.stop))
         slices = None if loop else len(source.slices())
         with embedded(
@@ -232,59 +179,14 @@ def run(
             audited=audit,
         ) as pipeline:
             if serve:
-                _say_page(pipeline.url)
+                say_page(pipeline.url)
             pipeline.run(batches, slices=slices)
             result = pipeline.result()
             if audit and not interrupt.stop.is_set():
                 result["audit"] = pipeline.audit()
             if serve:
                 interrupt.stop.wait()
-        return _end(result, json_, interrupt, ok=result.get("audit", {}).get("ok", True))
-
-
-@cli.command()
-@click.argument("sources", nargs=-1, required=True, metavar="SOURCE...")
-@click.option("--broker", required=True, metavar="B", help="-: print the messages, one a line.")
-@pacing
-@selecting
-@as_json
-@example("climatestream publish simulation: --broker - | head -n 1")
-def publish(
-    sources: tuple[str, ...],
-    broker: str,
-    rate: str | None,
-    speed: str | None,
-    loop: bool,
-    shift_to_now: bool,
-    json_: bool,
-    **select: Any,
-) -> int:
-    """Publish readings as JSON messages."""
-    from climatestream import pipeline, replay
-    from climatestream.brokers.stdout import LineProducer
-    from climatestream.meter import Counts
-    from climatestream.progress import Progress
-
-    if broker != "-":
-        raise UsageError(f"broker {broker!r} is not known: expected - (standard output)")
-    pace = _pace(rate, speed, loop, shift_to_now)
-    began = time.monotonic()
-    with Interrupt() as interrupt, _open_source(sources, select) as source:
-        batches = replay.paced(source, pace, replay.Clock(interrupt.stop))
-        counts = Counts()
-        slices = None if loop else len(source.slices())
-        with LineProducer(sys.stdout.buffer) as producer, Progress(counts, slices) as progress:
-            published = pipeline.publish(progress.watch(batches), producer, counts)
-        if json_:
-            result = {
-                "published": published,
-                "stored": 0,
-                "dead_letters": 0,
-                "seconds": round(time.monotonic() - began, 3),
-                "datasets": sorted(progress.datasets),
-            }
-            click.echo(orjson.dumps(result), err=True)
-        return EXIT_CODE if interrupt.stop.is_set() else 0
+        return end(result, json_, interrupt, ok=result.get("audit", {}).get("ok", True))
 
 
 @cli.command()
@@ -319,64 +221,11 @@ def serve(store: str, port: int, json_: bool) -> int:
 
     began = time.monotonic()
     with Interrupt() as interrupt, open_store(store) as opened, Server(opened, port=port) as page:
-        _say_page(page.url)
+        say_page(page.url)
         interrupt.stop.wait()
     if json_:
         click.echo(orjson.dumps({"url": page.url, "seconds": round(time.monotonic() - began, 3)}))
     return EXIT_CODE
-
-
-@cli.group("dead-letters")
-def dead_letters() -> None:
-    """Messages that can never be stored, with the reason.
-
-    \b
-    Example:
-      climatestream dead-letters list
-    """
-
-
-@dead_letters.command("list")
-@setting("store")
-@click.option("--limit", type=click.IntRange(1), default=100, show_default=True)
-@as_json
-@example("climatestream dead-letters list --limit 20")
-def list_letters(store: str, limit: int, json_: bool) -> int:
-    """List dead letters, newest first."""
-    from climatestream import letters
-    from climatestream.stores.open import open_store
-
-    with open_store(store) as opened:
-        found = opened.dead_letters(limit=limit)
-    if json_:
-        click.echo(orjson.dumps({"dead_letters": [letters.as_json(*one) for one in found]}))
-    else:
-        letters.print_table(found)
-    return 0
-
-
-@dead_letters.command("show")
-@click.argument("message", metavar="TOPIC/PARTITION@OFFSET")
-@setting("store")
-@as_json
-@example("climatestream dead-letters show era5/0@1201")
-def show_letter(message: str, store: str, json_: bool) -> int:
-    """Show a dead letter whole."""
-    from climatestream import letters
-    from climatestream.stores.open import open_store
-
-    position = letters.parse_position(message)
-    with open_store(store) as opened:
-        found = opened.dead_letters(position=position)
-    if not found:
-        raise UsageError(
-            f"{message} is no dead letter of {store}; `climatestream dead-letters list` has them"
-        )
-    if json_:
-        click.echo(orjson.dumps(letters.as_json(*found[0], whole=True)))
-    else:
-        letters.print_whole(*found[0])
-    return 0
 
 
 @cli.command()
@@ -396,66 +245,8 @@ def doctor(store: str, port: int, json_: bool) -> int:
     return 1 if any(finding.state == "broken" for finding in findings) else 0
 
 
-# ---------------------------------------------------------------------- what they share
-
-
-def _open_source(specs: tuple[str, ...], select: dict[str, Any]) -> Source:
-    from climatestream.sources.open import open_source
-
-    return open_source(specs, _selection(**select))
-
-
-def _selection(
-    region: str | None,
-    variables: str | None,
-    since: str | None,
-    until: str | None,
-    dataset: str | None,
-) -> Selection:
-    from climatestream.region import parse_region
-    from climatestream.sources.selection import Selection, end_of, start_of
-
-    names = tuple(name.strip() for name in (variables or "").split(",") if name.strip())
-    return Selection(
-        region=None if region is None else parse_region(region),
-        variables=names or None,
-        start_ns=None if since is None else start_of(since),
-        end_ns=None if until is None else end_of(until),
-        dataset=dataset,
-    )
-
-
-def _pace(rate: str | None, speed: str | None, loop: bool, shift_to_now: bool) -> Pace:
-    from climatestream.replay import Pace
-
-    return Pace(
-        rate_per_s=None if rate is None else units.rate_per_s(rate),
-        speed=None if speed is None else units.speed(speed),
-        loop=loop,
-        shift_to_now=shift_to_now,
-    )
-
-
-def _say_page(url: str) -> None:
-    """The address alone at the end of its line, so that a script can take it from there."""
-    click.echo(f"The page is at {url}")
-    sys.stdout.flush()
-
-
-def _end(result: dict[str, Any], json_: bool, interrupt: Interrupt, *, ok: bool = True) -> int:
-    """Say what was done; the exit code."""
-    if json_:
-        click.echo(orjson.dumps(result))
-    else:
-        words = (
-            f"{key.replace('_', ' ')} {value:,}"
-            for key, value in result.items()
-            if isinstance(value, int | float)
-        )
-        click.echo(", ".join(words))
-    if interrupt.stop.is_set():
-        return EXIT_CODE
-    return 0 if ok else 1
+for command in (publish, consume, audit, dead_letters, store_commands):
+    cli.add_command(command)
 
 
 if __name__ == "__main__":

@@ -130,7 +130,7 @@ class Embedded:
             self.ingest.decode,
             self.interrupt.stop.is_set,
         )
-        with Spinner(lambda: f"audit: {auditor.read:,} of {self.meter.published:,} messages read"):
+        with Spinner(auditor.said):
             return auditor.audit().as_json()
 
     def result(self) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
+from collections.abc import Callable
 from types import FrameType
 from typing import Final, Self
 
@@ -19,11 +20,24 @@ class Interrupt:
 
     `stop` asks for no more to be begun; `abandon` ends what still waits. A second signal ends
     the process at once.
+
+    Parameters
+    ----------
+    drain_s
+        Time from the one to the other [s].
+    abandoned
+        Called when that time is over, besides.
     """
 
-    def __init__(self) -> None:
+    def __init__(
+        self, drain_s: float = DRAIN_S, abandoned: Callable[[], object] = lambda: None
+    ) -> None:
         self.stop = threading.Event()
         self.abandon = threading.Event()
+        self.interrupted = False
+        """Whether a signal came; `stop` may be set for other reasons too."""
+        self._drain_s = drain_s
+        self._abandoned = abandoned
         self._before: dict[signal.Signals, object] = {}
         self._timer: threading.Timer | None = None
 
@@ -39,9 +53,14 @@ class Interrupt:
             signal.signal(number, handler)  # type: ignore[arg-type]  # as signal() gave it
 
     def _signalled(self, _number: int, _frame: FrameType | None) -> None:
-        if self.stop.is_set():
+        if self.interrupted:
             os._exit(EXIT_CODE)
+        self.interrupted = True
         self.stop.set()
-        self._timer = threading.Timer(DRAIN_S, self.abandon.set)
+        self._timer = threading.Timer(self._drain_s, self._abandon)
         self._timer.daemon = True
         self._timer.start()
+
+    def _abandon(self) -> None:
+        self.abandon.set()
+        self._abandoned()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import math
 import os
 import socket
@@ -23,6 +24,10 @@ FIRST_S = 1.0
 """Time that the first row speaks of [s]: who looks at a page just opened sees a rate."""
 KEPT_ROWS = 10_000
 """Rows kept while the store can't take them [rows]; the oldest are dropped: they are telemetry."""
+
+
+LATENCY_MS = (5.0, 10.0, 25.0, 50.0, 100.0, 250.0, 500.0, 1e3, 2.5e3, 5e3, 1e4, 6e4, math.inf)
+"""Upper bounds of the histogram of event to stored [ms]."""
 
 
 @dataclass
@@ -48,6 +53,12 @@ class Counts:
         self.retries = 0
         self.waiting_for: Transient | None = None
         """Why the store or the broker is being waited for; None while all is well."""
+        self.batch_rows = 0
+        """Messages of the newest batch."""
+        self.batch_ms = 0.0
+        """Time in which the store answered for it [ms]."""
+        self.lag: int | None = None
+        """Messages published and not done; None where no one knows."""
 
 
 class Meter(Counts):
@@ -74,6 +85,9 @@ class Meter(Counts):
         self._high_water = high_water
         self._clock_ms = clock_ms
         self._instance = f"{socket.gethostname()}:{os.getpid()}"
+        self.latency_ms: Counter[float] = Counter()
+        """Messages by the smallest of `LATENCY_MS` that their event to stored does not exceed."""
+        self.latency_sum_ms = 0.0
         self._windows: dict[int, _Window] = {}
         self._unwritten: list[PipelineRow] = []
         self._lock = threading.Lock()
@@ -109,6 +123,8 @@ class Meter(Counts):
             self.dead += len(report.dead)
             self.expired += report.expired
             self.waiting_for = None
+            self.batch_rows = sum(map(len, messages))
+            self.batch_ms = seconds * 1000.0
             for block in messages:
                 window = self._windows.setdefault(block.partition, _Window())
                 window.offset = block.offset[-1] + 1
@@ -116,7 +132,11 @@ class Meter(Counts):
                 window.rows += len(block) - dead[block.partition]
                 window.batch_ms.append(seconds * 1000.0)
                 for published_at_ms, count in Counter(block.published_at_ms).items():
-                    window.latency_ms[now_ms - published_at_ms] += count
+                    latency_ms = now_ms - published_at_ms
+                    window.latency_ms[latency_ms] += count
+                    place = bisect.bisect_left(LATENCY_MS, latency_ms)
+                    self.latency_ms[LATENCY_MS[place]] += count
+                    self.latency_sum_ms += latency_ms * count
 
     def failed(self, messages: Sequence[Messages], error: Transient) -> None:
         """Count a failure that will be tried again."""
@@ -147,6 +167,7 @@ class Meter(Counts):
             windows = self._windows
             # an idle partition goes on from where it was
             self._windows = {n: _Window(w.offset) for n, w in windows.items() if n in high_water}
+        self.lag = _lag(windows, high_water)
         self._unwritten += [
             self._row(
                 now_ms, partition, windows.get(partition, _Window()), high_water.get(partition)
@@ -183,6 +204,17 @@ class Meter(Counts):
             stored_p95_ms=p95,
             stored_p99_ms=p99,
         )
+
+
+def _lag(windows: Mapping[int, _Window], high_water: Mapping[int, int | None]) -> int | None:
+    """Messages of the assigned partitions that are not done."""
+    lag = 0
+    for partition, end in high_water.items():
+        done = windows.get(partition, _Window()).offset
+        if end is None or done is None:
+            return None
+        lag += max(0, end - done)
+    return lag
 
 
 def _percentile(counts: Counter[int], share: float) -> float | None:

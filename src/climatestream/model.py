@@ -186,6 +186,8 @@ class DeadLetter:
     reason: str
     error: str
     attempt: int = 1
+    retried_at_ms: int | None = None
+    """When it was published again; None: never. The new message is another one."""
 
     @property
     def position(self) -> Position:

@@ -29,7 +29,7 @@ from climatestream.stages import ahead
 from climatestream.worker import work
 
 GROUP = "climatestream"
-"""The consumer group of consume, lambda and audit."""
+"""The consumer group of a run in one process, and the default between processes."""
 
 READ_AHEAD = 2
 """Batches read before they are encoded [batches]."""

@@ -133,6 +133,9 @@ class Broker(Resource, Protocol):
         Partition after partition in offset order. `audit` reads with it.
         """
 
+    def count(self, start: Start = "earliest") -> int:
+        """How many messages `read` will give, as far as their offsets tell."""
+
     def committed(self, group: str) -> dict[int, int]:
         """By partition, the offset that the group goes on from; 0 where nothing is committed."""
 
@@ -253,6 +256,9 @@ class Store(Resource, Protocol):
         self, *, limit: int | None = None, position: tuple[str, int, int] | None = None
     ) -> list[tuple[DeadLetter, int]]:
         """Dead letters, newest first, each with the time at which it was buried [ms]."""
+
+    def mark_retried(self, letters: Sequence[tuple[DeadLetter, int]], at_ms: int) -> None:
+        """Note when dead letters, as `dead_letters` gave them, were published again; they stay."""
 
     def query(self, sql: str, parameters: Sequence[Any] = ()) -> Answer:
         """Answer a panel's query: CrateDB's SQL, reading only, `?` for parameters.

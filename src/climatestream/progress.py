@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from typing import Self
+from typing import Any, Self
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    ProgressColumn,
+    TextColumn,
+    TimeRemainingColumn,
+)
 from rich.progress import Progress as Bar
 
 from climatestream.ingest import ORIGINAL_TIME
+from climatestream.logs import FIELDS, LOGGER
 from climatestream.meter import Counts
 from climatestream.model import Batch
 
@@ -21,6 +29,12 @@ FIRST_S = 2.0
 TERMINAL_S = 0.2
 LINES_S = 5.0
 """Time between two updates [s], on a terminal and where lines are appended to a log."""
+
+
+COUNTED = (
+    *("published", "stored", "dead", "expired", "retries"),
+    *("lag", "batch_rows", "batch_ms"),
+)
 
 
 class Progress:
@@ -66,19 +80,16 @@ class Progress:
     def _show(self) -> None:
         if self._end.wait(FIRST_S):
             return
-        if self._console.is_terminal:
+        if self._console.is_terminal and not LOGGER.isEnabledFor(logging.INFO):
             self._show_bar()
         else:
             self._show_lines()
 
     def _show_bar(self) -> None:
-        columns = (
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=20),
-            MofNCompleteColumn(),
-            TextColumn("slices"),
-            TimeRemainingColumn(),
-        )
+        columns: list[ProgressColumn] = [TextColumn("{task.description}")]
+        if self._slices is not None:
+            columns += [BarColumn(20), MofNCompleteColumn(), TextColumn("slices")]
+            columns += [TimeRemainingColumn()]
         with Bar(*columns, console=self._console, transient=True) as bar:
             task = bar.add_task(self._said(), total=self._slices)
             while not self._end.wait(TERMINAL_S):
@@ -86,7 +97,9 @@ class Progress:
 
     def _show_lines(self) -> None:
         while True:
-            print(f"{self._said()}, {self._left()}", file=sys.stderr, flush=True)
+            LOGGER.info("progress", extra={FIELDS: self._fields()})
+            if not LOGGER.isEnabledFor(logging.INFO):
+                print(self._said() + self._left(), file=sys.stderr, flush=True)
             if self._end.wait(LINES_S):
                 return
 
@@ -95,20 +108,30 @@ class Progress:
         done = counts.stored + counts.dead + counts.expired
         rate = done / (time.monotonic() - self._began)
         said = f"{counts.published:,} published, {counts.stored:,} stored, {rate:,.0f}/s"
+        if counts.batch_rows:
+            said += f", {counts.batch_rows:,} rows in {counts.batch_ms:,.0f} ms"
+        if counts.lag:
+            said += f", lag {counts.lag:,}"
         if counts.dead:
             said += f", {counts.dead:,} dead letters"
         if counts.waiting_for is not None:
             said += f", trying again: {counts.waiting_for}"
         return said
 
+    def _fields(self) -> dict[str, Any]:
+        """What is counted, for a log that machines read."""
+        counts = {name: value for name, value in vars(self._counts).items() if name in COUNTED}
+        trouble = self._counts.waiting_for
+        return {**counts, "slices": self._read, "waiting_for": trouble and str(trouble)}
+
     def _left(self) -> str:
         if self._slices is None:
-            return f"slice {self._read:,}"
+            return f", slice {self._read:,}" if self._read else ""
         left = ""
         if self._read:
             seconds = (time.monotonic() - self._began) / self._read * (self._slices - self._read)
             left = f", about {seconds:,.0f} s left"
-        return f"slice {self._read:,} of {self._slices:,}{left}"
+        return f", slice {self._read:,} of {self._slices:,}{left}"
 
 
 class Spinner:

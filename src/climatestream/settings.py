@@ -37,7 +37,17 @@ SETTINGS: Final = (
     Setting(
         "store",
         "duckdb:climatestream.duckdb",
-        "Where readings are kept: duckdb:FILE.",
+        "Where readings are kept: duckdb:FILE, or crate://user@host:port/schema.",
+    ),
+    Setting(
+        "broker",
+        None,
+        "Where messages are: kafka://host:port/topic, or - for standard output (publish).",
+    ),
+    Setting(
+        "group",
+        "climatestream",
+        "The consumer group whose offsets tell what is done.",
     ),
     Setting(
         "port",
@@ -73,6 +83,21 @@ SETTINGS: Final = (
         "keep",
         None,
         "How long readings are kept, by their own time: 15m, 12h, 30d. Without it, for ever.",
+    ),
+    Setting(
+        "metrics-port",
+        None,
+        "Port on which a consumer serves Prometheus metrics. Without it, none are served.",
+    ),
+    Setting(
+        "metrics-host",
+        "127.0.0.1",
+        "Address on which metrics are served.",
+    ),
+    Setting(
+        "log-format",
+        "text",
+        "Log lines on standard error: text, or json.",
     ),
 )
 BY_NAME: Final = {setting.name: setting for setting in SETTINGS}

@@ -121,6 +121,10 @@ class MemoryBroker:
             known = self._groups.get(group)
             return dict(known.committed) if known else dict.fromkeys(self._numbers(), 0)
 
+    def count(self, start: Start = "earliest") -> int:
+        with self._changed:
+            return sum(self._partitions[n].end - self._first(n, start) for n in self._numbers())
+
     def read(self, start: Start = "earliest") -> Iterator[Messages]:
         with self._changed:
             held = [(p.end, [] if self._files else list(p.chunks)) for p in self._partitions]

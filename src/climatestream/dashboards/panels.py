@@ -27,11 +27,6 @@ Board = Literal["Climate", "Pipeline", "Data quality"]
 VARIABLE_UNIT: Final = "variable"
 """Stands for the unit in which people read the chosen variable."""
 
-SECTORS: Final = 36
-"""Directions of the wind rose: tens of degrees, as aviation reports them."""
-SPEED_CLASSES: Final = 6
-"""Classes of wind speed of the rose, each `$width` wide, the last without an end."""
-
 
 @dataclass(frozen=True)
 class Panel:
@@ -110,7 +105,11 @@ def value_of(variable: str) -> str:
 
 def bucket_of(seconds: float) -> str:
     """An interval as SQL."""
-    return f"'{seconds:.3f} seconds'::INTERVAL" if seconds % 1 else f"'{seconds:.0f} seconds'::INTERVAL"
+    return (
+        f"'{seconds:.3f} seconds'::INTERVAL"
+        if seconds % 1
+        else f"'{seconds:.0f} seconds'::INTERVAL"
+    )
 
 
 # --------------------------------------------------------------------- computed variables
@@ -218,11 +217,12 @@ ROSE: Final = Panel(
     "Climate",
     "Wind rose",
     "cells",
-    "From where the wind blows at the time shown, in tens of degrees, and how fast.",
-    f"""
-SELECT floor((degrees(atan2(-data['u10'], -data['v10'])) + 365.0) / 10.0) % {SECTORS} AS sector,
+    "From where the wind blows at the time shown, in tens of degrees as aviation reports it, in "
+    "six classes of speed, the last without an end.",
+    """
+SELECT floor((degrees(atan2(-data['u10'], -data['v10'])) + 365.0) / 10.0) % 36 AS sector,
   least(floor(sqrt(data['u10'] * data['u10'] + data['v10'] * data['v10']) / $width),
-    {SPEED_CLASSES - 1}.0) AS speed, count(*) AS cells
+    5.0) AS speed, count(*) AS cells
 FROM demo.climate_data
 WHERE dataset = $dataset AND "timestamp" = $time
   AND data['u10'] IS NOT NULL AND data['v10'] IS NOT NULL

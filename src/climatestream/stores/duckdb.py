@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import time
 from base64 import b64decode, b64encode
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self
@@ -242,11 +243,21 @@ class DuckDBStore:
         where = 'WHERE topic = ? AND "partition" = ? AND "offset" = ?' if position else ""
         rows = self._rows(
             f"""SELECT topic, "partition", "offset", epoch_ms(published_at), key, value, headers,
-                reason, error, attempt, epoch_ms(dead_at) FROM {_DEAD_LETTERS} {where}
+                reason, error, attempt, epoch_ms(retried_at), epoch_ms(dead_at)
+            FROM {_DEAD_LETTERS} {where}
             ORDER BY dead_at DESC, published_at DESC, "offset" DESC LIMIT ?""",
             [*(position or ()), limit],
         )
         return [(_letter(row), row[-1]) for row in rows]
+
+    def mark_retried(self, letters: Sequence[tuple[DeadLetter, int]], at_ms: int) -> None:
+        """Note when dead letters were published again; see `Store.mark_retried`."""
+        retried = [
+            _row(replace(letter, retried_at_ms=at_ms), _naive(dead_at_ms))
+            for letter, dead_at_ms in letters
+        ]
+        with self._file.writing() as connection:
+            _upsert(connection, DEAD_LETTERS, _frame(DEAD_LETTERS, retried), when="true")
 
     # ------------------------------------------------------------------------ bookkeeping
 
@@ -389,12 +400,14 @@ def _row(letter: DeadLetter, dead_at: datetime) -> tuple[Any, ...]:
     return (
         *(letter.topic, letter.partition, letter.offset, _naive(letter.published_at_ms)),
         *(_encoded(letter.key), _encoded(letter.value), headers),
-        *(letter.reason, letter.error, letter.attempt, dead_at, None),
+        *(letter.reason, letter.error, letter.attempt, dead_at),
+        None if letter.retried_at_ms is None else _naive(letter.retried_at_ms),
     )
 
 
 def _letter(row: tuple[Any, ...]) -> DeadLetter:
-    topic, partition, offset, published_at_ms, key, value, headers, reason, error, attempt, _ = row
+    topic, partition, offset, published_at_ms, key, value, headers, *rest, _ = row
+    reason, error, attempt, retried_at_ms = rest
     return DeadLetter(
         topic=topic,
         partition=partition,
@@ -406,6 +419,7 @@ def _letter(row: tuple[Any, ...]) -> DeadLetter:
         reason=reason,
         error=error,
         attempt=attempt,
+        retried_at_ms=retried_at_ms,
     )
 
 

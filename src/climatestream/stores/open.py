@@ -10,19 +10,27 @@ if TYPE_CHECKING:
     from climatestream.ports import Store
 
 DUCKDB = "duckdb:"
+CRATE = "crate:"
 
 
 def open_store(spec: str, *, duckdb_memory: str | None = None) -> Store:
-    """The store of a name such as `duckdb:germany.duckdb`, not yet opened.
+    """The store of a name, not yet opened: `duckdb:FILE` or `crate://user@host:port/schema`.
 
     Raises
     ------
     UsageError
-        The name is of no store that is known.
+        The name is of no store that is known, or has an option that is not.
     """
     if spec.startswith(DUCKDB) and len(spec) > len(DUCKDB):
         from climatestream.stores.duckdb import DuckDBStore
         from climatestream.stores.duckdb_file import MEMORY_LIMIT
 
         return DuckDBStore(spec.removeprefix(DUCKDB), memory_limit=duckdb_memory or MEMORY_LIMIT)
-    raise UsageError(f"store {spec!r} is not known: expected duckdb:FILE")
+    if spec.startswith(CRATE):
+        from climatestream.stores.crate import CrateStore
+        from climatestream.stores.crate_address import parse
+
+        return CrateStore(parse(spec))
+    raise UsageError(
+        f"store {spec!r} is not known: expected duckdb:FILE or crate://user@host:port/schema"
+    )

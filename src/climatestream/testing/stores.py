@@ -441,6 +441,18 @@ class StoreTests:
             assert [letter.offset for letter, _ in store.dead_letters()] == [4, 3, 2, 1, 0]
             assert [letter.offset for letter, _ in store.dead_letters(limit=2)] == [4, 3]
 
+    def test_a_dead_letter_that_was_published_again_stays_and_says_when(self, place: Any) -> None:
+        with self.store(place) as store:
+            store.bury([LETTER, replace(LETTER, offset=8)])
+            found = store.dead_letters(position=("climate", 0, 7))
+            store.mark_retried(found, 1_754_784_000_123)
+            [(letter, dead_at_ms)] = store.dead_letters(position=("climate", 0, 7))
+            [(other, _)] = store.dead_letters(position=("climate", 0, 8))
+            assert store.dead_offsets("climate", 0) == {7, 8}
+        assert letter == replace(LETTER, retried_at_ms=1_754_784_000_123)
+        assert dead_at_ms == found[0][1]
+        assert other.retried_at_ms is None
+
     def test_dead_offsets_are_those_of_one_partition(self, place: Any) -> None:
         with self.store(place) as store:
             store.bury(
@@ -662,6 +674,9 @@ class WrappedStore:
             "dead_letters", limit=limit, position=position
         )
         return answer
+
+    def mark_retried(self, letters: Sequence[tuple[DeadLetter, int]], at_ms: int) -> None:
+        self._pass("mark_retried", letters, at_ms)
 
     def query(self, sql: str, parameters: Sequence[Any] = ()) -> Answer:
         answer: Answer = self._pass("query", sql, parameters)

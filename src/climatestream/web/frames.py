@@ -130,11 +130,13 @@ class Frame:
     values: NDArray[np.float64]
     u10: NDArray[np.float64]
     v10: NDArray[np.float64]
+    whole_range: tuple[float, float, float] | None = None
+    """Of all readings, where the values are means of several."""
 
     @property
     def wind(self) -> bool:
-        """Whether any cell has one."""
-        return bool(np.isfinite(self.u10).any())
+        """Whether any cell has both components."""
+        return bool((np.isfinite(self.u10) & np.isfinite(self.v10)).any())
 
     @property
     def present(self) -> NDArray[np.bool_]:
@@ -143,6 +145,8 @@ class Frame:
 
     def range(self) -> tuple[float, float, float] | None:
         """Lowest, mean and highest value; None where there is none."""
+        if self.whole_range is not None:
+            return self.whole_range
         finite = self.values[self.present]
         if not len(finite):
             return None
@@ -173,7 +177,7 @@ def pack(frame: Frame, factor: float, known_grid: str | None) -> bytes:
         "dataset": frame.dataset,
         "variable": frame.variable,
         "time": round(frame.time.timestamp() * 1000),
-        "version": frame.version,
+        "version": f"{round(frame.time.timestamp() * 1000)}.{frame.version}",
         "cells": frame.stored,
         "low": low,
         "mean": mean,

@@ -1,0 +1,155 @@
+"""librdkafka's clients for a `kafka://` URL: what each is told, and why."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Mapping
+from typing import Any, Final, TypeVar
+
+from confluent_kafka import Consumer, KafkaException, Producer
+from confluent_kafka.admin import AdminClient
+
+from climatestream.brokers.kafka_errors import LOGGER, Events, misconfigured
+from climatestream.brokers.kafka_iam import Signer, signer, token_callback
+from climatestream.brokers.kafka_options import BOTH, OF_CONSUMERS, OF_PRODUCERS, KafkaOptions
+from climatestream.errors import BrokerError
+
+C = TypeVar("C")
+
+# Defaults, under what the URL says.
+
+EVERY_CLIENT: Final = {
+    "client.id": "climatestream",
+    # a broker that comes back is found within two seconds, not ten [ms]
+    "reconnect.backoff.max.ms": 2_000,
+    "log.connection.close": False,
+    "socket.keepalive.enable": True,
+}
+
+PRODUCER: Final = {
+    # batches large enough for the codec, and a tenth of the latency that we promise [ms]
+    "linger.ms": 20,
+    "compression.type": "lz4",
+    # what a producer may hold: with librdkafka's own 250 bytes a message about 90 MB
+    "queue.buffering.max.messages": 100_000,
+    "queue.buffering.max.kbytes": 65_536,
+}
+
+CONSUMER: Final = {
+    # after its queue was full librdkafka waits so long before it fetches on; its default of a
+    # second halves the throughput [ms]
+    "fetch.queue.backoff.ms": 5,
+    # what a consumer may hold fetched: a message takes about 600 bytes besides its own
+    "queued.min.messages": 20_000,
+    "queued.max.messages.kbytes": 16_384,
+    "fetch.max.bytes": 16_777_216,
+    "check.crcs": True,
+}
+
+# What the delivery guarantee rests on, over what the URL says.
+
+DELIVERY: Final = {
+    "acks": "all",
+    "enable.idempotence": True,
+    # Kafka's own, so that every producer places a cell in the same partition
+    "partitioner": "murmur2_random",
+    # librdkafka still makes a report of every message; only those of failed ones reach Python
+    "delivery.report.only.error": True,
+}
+
+OFFSETS: Final = {
+    "enable.auto.commit": False,
+    "enable.auto.offset.store": False,
+    # of a group that starts elsewhere the offsets are committed before it starts; so this holds
+    # for a group without offsets, and for one whose offsets were deleted: nothing is skipped
+    "auto.offset.reset": "earliest",
+    "isolation.level": "read_committed",
+}
+
+
+class Clients:
+    """Makes the clients of a broker.
+
+    Parameters
+    ----------
+    options
+        What the URL says.
+    sign
+        Signs tokens of AWS IAM; None: the package of Amazon MSK does, where they are needed.
+    """
+
+    def __init__(self, options: KafkaOptions, sign: Signer | None = None) -> None:
+        self.options = options
+        self._token: Callable[[str], tuple[str, float]] | None = None
+        if options.aws_region is not None:
+            self._token = token_callback(options.aws_region, sign or signer())
+
+    def admin(self) -> tuple[AdminClient, Events]:
+        """A client that asks the broker about topics, offsets and groups.
+
+        Raises
+        ------
+        UsageError
+            The options don't fit together.
+        BrokerError
+            No token can be had.
+        """
+        if self._token is not None:
+            try:
+                self._token("")
+            except Exception as error:  # whatever the signer's libraries raise
+                raise BrokerError(
+                    f"no token for {self.options} could be signed: {error}; check the AWS "
+                    f"credentials of this process"
+                ) from error
+        return self._make(AdminClient, EVERY_CLIENT, self.options.of(BOTH))
+
+    def producer(self) -> tuple[Producer, Events]:
+        """A producer, connecting by itself.
+
+        Raises
+        ------
+        UsageError
+            The options don't fit together.
+        """
+        typed = self.options.of(BOTH, OF_PRODUCERS)
+        return self._make(Producer, EVERY_CLIENT, PRODUCER, typed, DELIVERY)
+
+    def member(self, group: str) -> tuple[Consumer, Events]:
+        """A consumer in a group, not yet subscribed.
+
+        Raises
+        ------
+        UsageError
+            The options don't fit together.
+        """
+        typed = self.options.of(BOTH, OF_CONSUMERS)
+        fixed: dict[str, object] = {**OFFSETS, "group.id": group}
+        if typed.get("group.protocol", "classic").lower() == "classic":
+            fixed["partition.assignment.strategy"] = "cooperative-sticky"
+        return self._make(Consumer, EVERY_CLIENT, CONSUMER, typed, fixed)
+
+    def reader(self) -> tuple[Consumer, Events]:
+        """A consumer outside any group, which says where a partition ends."""
+        of_groups = ("group.instance.id", "group.protocol", "group.remote.assignor")
+        names = tuple(name for name in OF_CONSUMERS if name not in of_groups)
+        fixed = {
+            **OFFSETS,
+            "group.id": f"climatestream-reader-{secrets.token_hex(4)}",  # never joined
+            "enable.partition.eof": True,
+            # a fetch of the partition before holds up the next one's for so long [ms]
+            "fetch.wait.max.ms": 10,
+        }
+        return self._make(Consumer, EVERY_CLIENT, CONSUMER, self.options.of(BOTH, names), fixed)
+
+    def _make(self, client: Callable[..., C], *settings: Mapping[str, object]) -> tuple[C, Events]:
+        events = Events(self.options.servers)
+        config: dict[str, Any] = {"error_cb": events}
+        for layer in settings:
+            config |= layer
+        if self._token is not None:
+            config["oauth_cb"] = self._token
+        try:
+            return client(config, logger=LOGGER), events
+        except KafkaException as error:
+            raise misconfigured(error, self.options) from error

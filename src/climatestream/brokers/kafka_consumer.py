@@ -1,0 +1,332 @@
+"""A member of a consumer group, and the columns that Kafka's messages become.
+
+Delivery: at least once. Offsets move only by `commit`. A partition that another member has by
+now is never committed: it delivers again what was not committed, and writing it twice changes
+nothing.
+"""
+
+from __future__ import annotations
+
+import itertools
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping
+from operator import attrgetter
+from typing import TYPE_CHECKING, Final, Self, TypeAlias, cast
+
+from confluent_kafka import Consumer, KafkaException, Message, TopicPartition
+
+from climatestream.brokers.kafka_errors import (
+    LOGGER,
+    NOT_THE_OWNER,
+    Events,
+    error_of,
+    translate,
+)
+from climatestream.model import Headers, Messages
+
+if TYPE_CHECKING:
+    from climatestream.brokers.kafka_admin import KafkaAdmin
+    from climatestream.brokers.kafka_clients import Clients
+    from climatestream.ports import Start
+
+CHUNK: Final = 500
+"""Messages taken from the client at once: 700 new ones would start Python's collector, which
+then walks all that lives [messages]."""
+
+POLL_BYTES: Final = 16_777_216
+"""Keys and values that one poll gives at most, but for the last chunk [bytes]: a poll of 50,000
+messages of 900 kB must not be."""
+
+SLICE_S: Final = 0.01
+"""Time that a poll holds the client while it waits for messages [s]: a commit waits so long."""
+
+QUIET_S: Final = 5.0
+"""A member that was not polled for so long keeps its partitions without taking messages [s]."""
+
+OnRevoke: TypeAlias = Callable[[frozenset[int], bool], None]
+"""Told which partitions a member gives up, before others get them, and whether they are lost
+already: where they are not, it may still commit them."""
+
+
+class Columns:
+    """Messages of one partition, growing."""
+
+    def __init__(self) -> None:
+        self.offset: list[int] = []
+        self.published_at_ms: list[int] = []
+        self.key: list[bytes | None] = []
+        self.value: list[bytes | None] = []
+        self.headers: list[Headers] = []
+
+    def add(self, messages: list[Message]) -> int:
+        """Take messages in; the bytes of their keys and values."""
+        key = [message.key() for message in messages]
+        value = [message.value() for message in messages]
+        self.offset += [cast("int", message.offset()) for message in messages]
+        self.published_at_ms += [time_ms for _, time_ms in map(Message.timestamp, messages)]
+        self.key += key
+        self.value += value
+        self.headers += [_headers(message) for message in messages]
+        return sum(map(len, filter(None, key))) + sum(map(len, filter(None, value)))
+
+    def block(self, topic: str, partition: int) -> Messages:
+        """As the pipeline has them."""
+        return Messages(topic, partition, **vars(self))
+
+
+def _headers(message: Message) -> Headers:
+    found = message.headers()
+    if not found:
+        return ()
+    pairs = cast("list[tuple[str, bytes | None]]", found)
+    return tuple((name, value or b"") for name, value in pairs)
+
+
+class Turns:
+    """A lock that is given in the order of asking, and again to the thread that holds it.
+
+    Calls of one client wait for each other anyway, in no order: a thread that polls in a loop
+    would let no other in.
+    """
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._tickets = itertools.count()
+        self._serving = 0
+        self._holder: int | None = None
+        self._depth = 0
+
+    def __enter__(self) -> None:
+        me = threading.get_ident()
+        with self._changed:
+            if self._holder != me:
+                ticket = next(self._tickets)
+                self._changed.wait_for(lambda: self._serving == ticket)
+                self._holder = me
+            self._depth += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._changed:
+            self._depth -= 1
+            if self._depth == 0:
+                self._holder = None
+                self._serving += 1
+                self._changed.notify_all()
+
+
+class KafkaConsumer:
+    """A member of a group.
+
+    May be used from several threads, but closed only when no other uses it any more. A member
+    that is not polled for `QUIET_S` (its store is down) goes on as a member: it stops fetching,
+    and gives up partitions where the group asks for them.
+
+    Parameters
+    ----------
+    on_revoke
+        Called within `poll`, or on the thread of a quiet member. It may call `commit`; another
+        thread's commit waits until it returns.
+    """
+
+    def __init__(
+        self, clients: Clients, admin: KafkaAdmin, group: str, start: Start, on_revoke: OnRevoke
+    ) -> None:
+        self._clients = clients
+        self._admin = admin
+        self._topic = clients.options.topic
+        self._group = group
+        self._start = start
+        self._on_revoke = on_revoke
+        self._client: Consumer
+        self._events: Events
+        self._turns = Turns()
+        self._assigned: dict[int, int | None] = {}
+        """By assigned partition, the first offset that was delivered since it is ours."""
+        self._columns: dict[int, Columns] = {}
+        """What the poll under way has so far."""
+        self._held: list[Message] = []
+        """What came while the member was quiet."""
+        self._quiet = False
+        self._polled = time.monotonic()
+        self._closing = threading.Event()
+        self._keeper = threading.Thread(target=self._keep, name="kafka member", daemon=True)
+
+    def __enter__(self) -> Self:
+        partitions = self._admin.partitions()
+        if self._start != "earliest":
+            self._begin(partitions)
+        self._client, self._events = self._clients.member(self._group)
+        self._client.subscribe(
+            [self._topic],
+            on_assign=self._take_over,
+            on_revoke=lambda _, places: self._give_up(places, lost=False),
+            on_lost=lambda _, places: self._give_up(places, lost=True),
+        )
+        self._polled = time.monotonic()
+        self._keeper.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._closing.set()
+        self._keeper.join()
+        with self._turns:
+            self._client.close()
+            self._assigned.clear()
+
+    def _begin(self, partitions: list[int]) -> None:
+        """Commit where a new group starts, so that it starts there once and not at each start.
+
+        A group that has members is left alone: the first of them did this.
+        """
+        committed = self._admin.committed(self._group, partitions)
+        missing = [number for number in partitions if number not in committed]
+        if missing:
+            self._admin.set_committed(self._group, self._admin.begins(missing, self._start))
+
+    # ----------------------------------------------------------------------------- polling
+
+    def poll(self, max_messages: int, timeout_s: float) -> list[Messages]:
+        deadline = time.monotonic() + timeout_s
+        while True:
+            with self._turns:
+                self._wake()
+                wait_s = min(SLICE_S, max(0.0, deadline - time.monotonic()))
+                blocks = self._take(max_messages, wait_s)
+                self._polled = time.monotonic()
+                trouble = None if blocks else self._events.trouble()
+            if trouble is not None:
+                self._events.clear()
+                raise trouble
+            if blocks or self._polled >= deadline:
+                return blocks
+
+    def _take(self, max_messages: int, wait_s: float) -> list[Messages]:
+        """What is there, waiting for the first message alone."""
+        self._columns = {}
+        left, size = max_messages, 0
+        messages = self._held[:left] or self._client.consume(1, wait_s)
+        del self._held[:left]
+        while messages:
+            size += self._add(messages)
+            left -= len(messages)
+            if left <= 0 or size >= POLL_BYTES:
+                break
+            messages = self._client.consume(min(CHUNK, left), 0)
+        columns, self._columns = self._columns, {}
+        return [found.block(self._topic, number) for number, found in columns.items()]
+
+    def _add(self, messages: list[Message]) -> int:
+        size = 0
+        for number, run in itertools.groupby(messages, Message.partition):
+            good = [message for message in run if not self._is_error(message)]
+            # what was fetched before a partition was given up is the new owner's
+            if number not in self._assigned or not good:
+                continue
+            if self._assigned[number] is None:
+                self._assigned[number] = good[0].offset()
+            size += self._columns.setdefault(number, Columns()).add(good)
+        return size
+
+    def _is_error(self, message: Message) -> bool:
+        error = message.error()
+        if error is not None:
+            self._events(error)
+        return error is not None
+
+    # ---------------------------------------------------------------------------- offsets
+
+    def commit(self, positions: Mapping[int, int]) -> None:
+        """Say that all messages below these offsets (by partition) are done with.
+
+        Left out, without a word, is what this member no longer owns: partitions that it gave up
+        or lost, and messages that it got before it did. Their owner does them again.
+
+        Raises
+        ------
+        BrokerUnavailable
+            No answer: the same call may succeed.
+        """
+        with self._turns:
+            own = [
+                TopicPartition(self._topic, number, offset)
+                for number, offset in positions.items()
+                if (first := self._assigned.get(number)) is not None and offset >= first
+            ]
+            if len(own) < len(positions):
+                LOGGER.info("group %s: offsets %s are others' by now", self._group, positions)
+            if not own:
+                return
+            what = f"the offsets of group {self._group} were not committed"
+            try:
+                answers = self._client.commit(offsets=own, asynchronous=False)
+            except KafkaException as exception:
+                error = error_of(exception)
+                if error.code() not in NOT_THE_OWNER:
+                    raise translate(error, what) from exception
+                return
+            for place in answers or ():
+                if place.error is not None and place.error.code() not in NOT_THE_OWNER:
+                    raise translate(place.error, what)
+
+    def seek(self, positions: Mapping[int, int]) -> None:
+        with self._turns:
+            for number, offset in positions.items():
+                if number not in self._assigned:
+                    continue
+                try:
+                    self._client.seek(TopicPartition(self._topic, number, offset))
+                except KafkaException as exception:
+                    raise translate(
+                        error_of(exception), f"partition {number} of {self._topic} was not sought"
+                    ) from exception
+                self._assigned[number] = None
+                self._held = [m for m in self._held if m.partition() != number]
+
+    def high_water(self) -> dict[int, int]:
+        return self._admin.ends(list(self._assigned))
+
+    # ------------------------------------------------------------------------- rebalancing
+
+    def _take_over(self, client: Consumer, places: list[TopicPartition]) -> None:
+        client.incremental_assign(places)
+        if self._quiet and places:
+            client.pause(places)
+        self._assigned.update(dict.fromkeys(map(_number, places)))
+        LOGGER.info("group %s: given partitions %s", self._group, sorted(map(_number, places)))
+
+    def _give_up(self, places: list[TopicPartition], *, lost: bool) -> None:
+        numbers = frozenset(map(_number, places))
+        LOGGER.info("group %s: %s %s", self._group, "lost" if lost else "gives up", sorted(numbers))
+        if not self._closing.is_set():
+            self._on_revoke(numbers, lost)
+        for number in numbers:
+            self._assigned.pop(number, None)
+            self._columns.pop(number, None)
+
+    # ---------------------------------------------------------------------- a quiet member
+
+    def _keep(self) -> None:
+        """Serve the group while nobody polls."""
+        while not self._closing.wait(QUIET_S / 5):
+            if time.monotonic() - self._polled < QUIET_S:
+                continue
+            with self._turns:
+                if time.monotonic() - self._polled < QUIET_S:
+                    continue
+                if not self._quiet:
+                    self._quiet = True
+                    self._client.pause(self._client.assignment())
+                self._held += self._client.consume(CHUNK, 0)
+
+    def _wake(self) -> None:
+        if self._quiet:
+            self._quiet = False
+            self._client.resume(self._client.assignment())
+
+
+_number = attrgetter("partition")
+
+
+def forget(_numbers: Iterable[int], _lost: bool) -> None:
+    """Leave what is under way to the next owner: it does it again, which changes nothing."""

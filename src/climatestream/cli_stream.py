@@ -1,0 +1,437 @@
+"""The commands around a broker and a store between processes, and those of a store itself."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+import orjson
+
+from climatestream import units
+from climatestream.errors import UsageError
+from climatestream.interrupt import EXIT_CODE, Interrupt
+from climatestream.options import (
+    as_json,
+    end,
+    example,
+    open_source_of,
+    pace_of,
+    pacing,
+    selecting,
+    setting,
+)
+
+if TYPE_CHECKING:
+    from climatestream.ports import Producer, Start
+    from climatestream.stores.crate_tables import User
+
+STDOUT = "-"
+
+
+@click.command()
+@click.argument("sources", nargs=-1, required=True, metavar="SOURCE...")
+@setting("broker", required=True)
+@click.option("--partitions", type=click.IntRange(1), help="Of a topic that is missing.")
+@click.option("--replication", type=click.IntRange(1), help="Copies, of a topic that is missing.")
+@click.option("--retention", metavar="TIME", help="How long a missing topic keeps messages: 30d.")
+@pacing
+@selecting
+@setting("log-format", type=click.Choice(["text", "json"]))
+@as_json
+@example("climatestream publish simulation: --broker - | head -n 1")
+def publish(
+    sources: tuple[str, ...],
+    broker: str,
+    partitions: int | None,
+    replication: int | None,
+    retention: str | None,
+    rate: str | None,
+    speed: str | None,
+    loop: bool,
+    shift_to_now: bool,
+    log_format: str,
+    json_: bool,
+    **select: Any,
+) -> int:
+    """Publish readings as JSON messages: to Kafka, or to standard output."""
+    from climatestream import logs, pipeline, replay
+    from climatestream.meter import Counts
+    from climatestream.progress import Progress
+
+    logs.configure("json" if log_format == "json" else "text")
+    pace = pace_of(rate, speed, loop, shift_to_now)
+    topic = _topic(partitions, replication, retention)
+    began = time.monotonic()
+    with Interrupt() as interrupt, open_source_of(sources, select) as source, ExitStack() as stack:
+        batches = replay.paced(source, pace, replay.Clock(interrupt.stop))
+        counts = Counts()
+        slices = None if loop else len(source.slices())
+        producer = _producer(broker, topic, stack)
+        with Progress(counts, slices) as progress:
+            published = pipeline.publish(progress.watch(batches), producer, counts)
+        result = {
+            "published": published,
+            "stored": 0,
+            "dead_letters": 0,
+            "seconds": round(time.monotonic() - began, 3),
+            "datasets": sorted(progress.datasets),
+        }
+        if broker != STDOUT:
+            return end(result, json_, interrupt)
+        if json_:
+            click.echo(orjson.dumps(result), err=True)
+        return EXIT_CODE if interrupt.interrupted else 0
+
+
+def _topic(
+    partitions: int | None, replication: int | None, retention: str | None
+) -> dict[str, Any]:
+    retention_ms = None if retention is None else round(units.duration_s(retention) * 1000)
+    return {"partitions": partitions, "replication": replication, "retention_ms": retention_ms}
+
+
+def _producer(broker: str, topic: dict[str, Any], stack: ExitStack) -> Producer:
+    """A producer, opened; what differs of a topic that exists is said."""
+    if broker == STDOUT:
+        from climatestream.brokers.stdout import LineProducer
+
+        return stack.enter_context(LineProducer(sys.stdout.buffer))
+    from climatestream.brokers.kafka_admin import TopicSettings
+    from climatestream.brokers.open import open_broker
+
+    opened = stack.enter_context(open_broker(broker))
+    for difference in opened.ensure_topic(TopicSettings(**topic)):
+        click.echo(f"climatestream: {difference}", err=True)
+    return stack.enter_context(opened.producer())
+
+
+@click.command()
+@setting("broker", required=True)
+@setting("store")
+@setting("group")
+@click.option("--from", "since", metavar="WHERE", help="earliest, latest or a time.")
+@click.option("--yes", is_flag=True, help="Let --from reset a group that has offsets.")
+@click.option("--until-caught-up", is_flag=True, help="End when all there is now is done.")
+@setting("dataset")
+@setting("keep")
+@setting("batch-rows", type=click.IntRange(1))
+@setting("duckdb-memory")
+@setting("metrics-port", type=click.IntRange(0, 65535))
+@setting("metrics-host")
+@setting("log-format", type=click.Choice(["text", "json"]))
+@as_json
+@example("climatestream consume --broker kafka://127.0.0.1:9092/era5 --store duckdb:era5.duckdb")
+def consume(
+    broker: str,
+    store: str,
+    group: str,
+    since: str | None,
+    yes: bool,
+    until_caught_up: bool,
+    dataset: str | None,
+    keep: str | None,
+    batch_rows: int,
+    duckdb_memory: str,
+    metrics_port: int | None,
+    metrics_host: str,
+    log_format: str,
+    json_: bool,
+) -> int:
+    """Take messages from Kafka into a store, as a member of a consumer group."""
+    from climatestream import logs
+    from climatestream.brokers.open import open_broker
+    from climatestream.consume import DRAIN_S, Worker, give_up, reset
+    from climatestream.stores.open import open_store
+
+    logs.configure("json" if log_format == "json" else "text")
+    start = _start(since)
+    keep_s = None if keep is None else units.duration_s(keep)
+    with (
+        Interrupt(DRAIN_S, give_up) as interrupt,
+        open_broker(broker) as kafka,
+        open_store(store, duckdb_memory=duckdb_memory) as opened,
+    ):
+        if since is not None:
+            reset(kafka, group, start, agreed=lambda: yes or _agrees(group, since))
+        worker = Worker(
+            broker=kafka,
+            store=opened,
+            group=group,
+            start=start,
+            dataset=dataset,
+            keep_s=keep_s,
+            until_caught_up=until_caught_up,
+            batch_rows=batch_rows,
+            metrics_port=metrics_port,
+            metrics_host=metrics_host,
+        )
+        return end(worker.run(interrupt), json_, interrupt)
+
+
+def _agrees(group: str, since: str) -> bool:
+    """Ask, where someone is there to answer."""
+    return sys.stdin.isatty() and click.confirm(
+        f"Group {group} has offsets already: let it go on from {since}?", err=True
+    )
+
+
+def _start(since: str | None) -> Start:
+    from climatestream.sources.selection import start_of
+
+    if since is None or since == "earliest":
+        return "earliest"
+    return "latest" if since == "latest" else start_of(since) // 1_000_000
+
+
+@click.command()
+@setting("broker", required=True)
+@setting("store")
+@setting("group")
+@click.option("--from", "since", metavar="WHERE", help="earliest, latest or a time.")
+@setting("dataset")
+@as_json
+@example("climatestream audit --broker kafka://127.0.0.1:9092/era5 --store duckdb:era5.duckdb")
+def audit(
+    broker: str, store: str, group: str, since: str | None, dataset: str | None, json_: bool
+) -> int:
+    """Prove that nothing is lost: read every message again, and hold it against the store."""
+    from climatestream import audit as auditing
+    from climatestream.brokers.open import open_broker
+    from climatestream.fastcodec import decode
+    from climatestream.ingest import UNSTATED
+    from climatestream.progress import Spinner
+    from climatestream.stores.open import open_store
+
+    with (
+        Interrupt() as interrupt,
+        open_broker(broker) as kafka,
+        open_store(store) as opened,
+    ):
+        auditor = auditing.Auditor(
+            kafka, opened, group, dataset or UNSTATED, decode, interrupt.stop.is_set
+        )
+        start = _start(since)
+        count = kafka.count(start)
+        takes_s = count / auditing.RATE_PER_S
+        click.echo(f"audit of about {count:,} messages: some {takes_s:,.0f} s", err=True)
+        with Spinner(auditor.said):
+            found = auditor.audit(start)
+    if json_:
+        click.echo(orjson.dumps(found.as_json()))
+    else:
+        auditing.print_table(found)
+    return 0 if found.ok else 1
+
+
+# ---------------------------------------------------------------------------- dead letters
+
+
+@click.group("dead-letters")
+def dead_letters() -> None:
+    """Messages that can never be stored, with the reason.
+
+    \b
+    Example:
+      climatestream dead-letters list
+    """
+
+
+@dead_letters.command("list")
+@setting("store")
+@click.option("--limit", type=click.IntRange(1), default=100, show_default=True)
+@as_json
+@example("climatestream dead-letters list --limit 20")
+def list_letters(store: str, limit: int, json_: bool) -> int:
+    """List dead letters, newest first."""
+    from climatestream import letters
+    from climatestream.stores.open import open_store
+
+    with open_store(store) as opened:
+        found = opened.dead_letters(limit=limit)
+    if json_:
+        click.echo(orjson.dumps({"dead_letters": [letters.as_json(*one) for one in found]}))
+    else:
+        letters.print_table(found)
+    return 0
+
+
+@dead_letters.command("show")
+@click.argument("message", metavar="TOPIC/PARTITION@OFFSET")
+@setting("store")
+@as_json
+@example("climatestream dead-letters show era5/0@1201")
+def show_letter(message: str, store: str, json_: bool) -> int:
+    """Show a dead letter whole."""
+    from climatestream import letters
+    from climatestream.stores.open import open_store
+
+    position = letters.parse_position(message)
+    with open_store(store) as opened:
+        found = opened.dead_letters(position=position)
+    if not found:
+        raise UsageError(
+            f"{message} is no dead letter of {store}; `climatestream dead-letters list` has them"
+        )
+    if json_:
+        click.echo(orjson.dumps(letters.as_json(*found[0], whole=True)))
+    else:
+        letters.print_whole(*found[0])
+    return 0
+
+
+@dead_letters.command("retry")
+@click.argument("messages", nargs=-1, metavar="[TOPIC/PARTITION@OFFSET...]")
+@setting("broker", required=True)
+@setting("store")
+@click.option("--set", "changes", multiple=True, metavar="FIELD=VALUE", help="Correct a field.")
+@click.option(
+    "--from",
+    "file",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Publish this document instead; for one message.",
+)
+@as_json
+@example("climatestream dead-letters retry era5/0@1201 --set latitude=52.5 --broker kafka://...")
+def retry_letters(
+    messages: tuple[str, ...],
+    broker: str,
+    store: str,
+    changes: tuple[str, ...],
+    file: Path | None,
+    json_: bool,
+) -> int:
+    """Publish dead letters again: those named, or all that were not retried yet."""
+    from climatestream import letters, retry
+    from climatestream.brokers.open import open_broker
+    from climatestream.stores.open import open_store
+
+    if file is not None and (len(messages) != 1 or changes):
+        raise UsageError("--from FILE is the document of one message: name that one, without --set")
+    positions = [letters.parse_position(message) for message in messages]
+    correct: retry.Correct = lambda letter: letter.value  # noqa: E731 - one of three
+    if changes:
+        correct = retry.with_fields(dict(map(retry.parse_change, changes)))
+    elif file is not None:
+        document = file.read_bytes()
+        correct = lambda _: document  # noqa: E731 - one of three
+    with open_broker(broker) as kafka, open_store(store) as opened, kafka.producer() as producer:
+        found = [pair for place in positions for pair in opened.dead_letters(position=place)]
+        if not positions:
+            found = opened.dead_letters()
+        retried = retry.retry(opened, producer, found, correct)
+    if json_:
+        click.echo(orjson.dumps({"published": retried.published, "left_dead": retried.left}))
+    else:
+        click.echo(f"{retried.published} published again, {retried.left} left dead")
+    return 0
+
+
+# ---------------------------------------------------------------------------------- stores
+
+
+@click.group("store")
+def store_commands() -> None:
+    """The tables, users and grants of a CrateDB store.
+
+    \b
+    Example:
+      climatestream store init --store crate://crate@127.0.0.1:4200/demo
+    """
+
+
+@store_commands.command("init")
+@setting("store")
+@click.option("--shards", type=click.IntRange(1), help="Of each year of readings.")
+@click.option("--replicas", help="Copies of each shard: 1, or a range such as 0-1.")
+@click.option("--refresh-interval", metavar="TIME", help="Until a row can be found: 1s.")
+@click.option("--writer", metavar="USER", help="Make a user that may write, and no more.")
+@click.option("--reader", metavar="USER", help="Make a user that may read, for Grafana.")
+@as_json
+@example("climatestream store init --store crate://crate@127.0.0.1:4200/demo --reader grafana")
+def init_store(
+    store: str,
+    shards: int | None,
+    replicas: str | None,
+    refresh_interval: str | None,
+    writer: str | None,
+    reader: str | None,
+    json_: bool,
+) -> int:
+    """Make what is missing; what is there with other settings is told, not changed.
+
+    The passwords of new users come from CLIMATESTREAM_WRITER_PASSWORD and
+    CLIMATESTREAM_READER_PASSWORD.
+    """
+    from climatestream.stores.crate import CrateStore
+    from climatestream.stores.open import open_store
+
+    opened = open_store(store)
+    if not isinstance(opened, CrateStore):
+        with opened:
+            return _say_setup((), (), (), json_)
+    refresh_ms = (
+        None if refresh_interval is None else round(units.duration_s(refresh_interval) * 1e3)
+    )
+    chosen: dict[str, Any] = {} if shards is None else {"shards": shards}
+    setup = opened.init(
+        **chosen,
+        replicas=replicas,
+        refresh_interval_ms=refresh_ms,
+        writer=_user(writer, "CLIMATESTREAM_WRITER_PASSWORD"),
+        reader=_user(reader, "CLIMATESTREAM_READER_PASSWORD"),
+    )
+    return _say_setup(setup.created, setup.existing, setup.different, json_)
+
+
+def _say_setup(
+    created: tuple[str, ...], existing: tuple[str, ...], different: tuple[str, ...], json_: bool
+) -> int:
+    if json_:
+        said = {"created": created, "existing": existing, "different": different}
+        click.echo(orjson.dumps(said))
+    else:
+        click.echo(f"made: {', '.join(created) or 'nothing'}")
+        click.echo(f"there already: {', '.join(existing) or 'nothing'}")
+        for sentence in different:
+            click.echo(sentence)
+    return 0
+
+
+def _user(name: str | None, variable: str) -> User | None:
+    from climatestream.stores.crate_tables import User
+
+    if name is None:
+        return None
+    password = os.environ.get(variable)
+    if not password:
+        raise UsageError(f"user {name} needs a password: set {variable}")
+    return User(name, password)
+
+
+@store_commands.command("drop")
+@setting("store")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--user", "users", multiple=True, help="Drop this user too.")
+@as_json
+@example("climatestream store drop --store crate://crate@127.0.0.1:4200/demo")
+def drop_store(store: str, yes: bool, users: tuple[str, ...], json_: bool) -> int:
+    """Drop every table, with all that is in them."""
+    from climatestream.stores.crate import CrateStore
+    from climatestream.stores.open import open_store
+
+    opened = open_store(store)
+    if not isinstance(opened, CrateStore):
+        raise UsageError(f"{store} is a file: delete it, there is nothing else to drop")
+    if not yes and not (sys.stdin.isatty() and click.confirm(f"Drop all of {store}?", err=True)):
+        raise UsageError(f"{store} was not dropped: add --yes to drop every reading in it")
+    opened.drop(users=users)
+    if json_:
+        click.echo(orjson.dumps({"dropped": store}))
+    else:
+        click.echo(f"dropped {store}")
+    return 0

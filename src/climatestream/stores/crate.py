@@ -1,0 +1,553 @@
+"""A store in CrateDB, over its HTTP endpoint: what `crate://user@host:port/schema` names.
+
+Delivery: as `Store` says; a row that the server has answered for is in its log on disk. Rows of
+one call become visible to queries one by one, within the table's refresh interval (1 s): `query`
+may see less than was written, while `find` and the dead letters see all of it.
+
+It imports nothing heavier than orjson, for the Lambda handler.
+"""
+
+# ruff: noqa: S608 - SQL is put together of our own tables' names and of quoted() field names
+
+from __future__ import annotations
+
+import math
+import re
+import time
+from base64 import b64decode, b64encode
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any, Final, Self
+
+import orjson
+
+from climatestream.errors import StoreError, StoreUnavailable
+from climatestream.model import DeadLetter, FieldType
+from climatestream.ports import Answer, Found, Refusal
+from climatestream.stores.crate_address import Address
+from climatestream.stores.crate_errors import (
+    LATER,
+    RequestRefused,
+    Verdict,
+    classify,
+    words,
+)
+from climatestream.stores.crate_http import CrateHttp, body
+from climatestream.stores.crate_merge import (
+    DATA,
+    REQUEST_BYTES,
+    REQUEST_ROWS,
+    LookUp,
+    Merge,
+    field_of,
+    keys_of,
+    parameters,
+)
+from climatestream.stores.crate_tables import (
+    FIELD_TYPES,
+    SHARDS,
+    Setup,
+    Tables,
+    User,
+    table_name,
+)
+from climatestream.stores.schema import (
+    DATASETS,
+    DEAD_LETTERS,
+    PIPELINE,
+    READINGS,
+    RETENTION,
+    SCHEMA,
+    Table,
+    quoted,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from types import TracebackType
+
+    from climatestream.model import Rows
+    from climatestream.ports import Description, PipelineRow
+
+_TYPES_OF_COLUMNS: Final = {column: kind for kind, column in FIELD_TYPES.items()}
+
+
+class CrateStore:
+    """A schema on a CrateDB server, whose tables `init` has made.
+
+    Parameters
+    ----------
+    address
+        Where it is, and as whom to go there.
+    """
+
+    def __init__(self, address: Address) -> None:
+        self.address = address
+        self._http = CrateHttp(address)
+        self._tables = Tables(self._http, address.schema)
+        self._look_up = LookUp(self._http, address.schema)
+        self._merge = Merge(self._http, address.schema)
+        self._columns: dict[str, str] = {}
+
+    def open(self) -> Self:
+        """Connect, and see that the tables are there.
+
+        Raises
+        ------
+        StoreError
+            The server refuses the user, or lacks the tables, or has others.
+        StoreUnavailable
+            The server does not answer.
+        """
+        self._http.open()
+        try:
+            self._tables.check()
+            self._columns = self._fields()
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def close(self) -> None:
+        """Let the connections go. Whatever was answered is stored."""
+        self._merge.close()
+        self._http.close()
+
+    def __enter__(self) -> Self:
+        return self.open()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    # ----------------------------------------------------------------------------- tables
+
+    def init(
+        self,
+        *,
+        shards: int = SHARDS,
+        replicas: str | None = None,
+        refresh_interval_ms: int | None = None,
+        writer: User | None = None,
+        reader: User | None = None,
+    ) -> Setup:
+        """Make the tables, users and grants that are missing; the store is not open.
+
+        See `Tables.init`.
+        """
+        self._http.open()
+        try:
+            return self._tables.init(
+                shards=shards,
+                replicas=replicas,
+                refresh_interval_ms=refresh_interval_ms,
+                writer=writer,
+                reader=reader,
+            )
+        finally:
+            self._http.close()
+
+    def drop(self, *, users: Sequence[str] = ()) -> None:
+        """Drop the tables with all that is in them, and these users; the store is not open."""
+        self._http.open()
+        try:
+            self._tables.drop(users=users)
+        finally:
+            self._http.close()
+
+    # --------------------------------------------------------------------------- readings
+
+    def write(self, rows: Rows) -> list[Refusal]:
+        """Store rows: see `Store.write`.
+
+        Refused, for good, is a row with a field of another type than the table's (CrateDB itself
+        would make a text of a number without a word), and one that the server refuses: with too
+        long a text, an impossible name, or more fields than a table may have.
+        """
+        if not len(rows):
+            return []
+        keys = keys_of(rows)
+        ready = parameters(rows, keys)
+        named = {name for name in rows.data if any(name in row[DATA] for row in ready)}
+        news = named - self._columns.keys()
+        if news:
+            self._columns = self._fields()
+        refused = self._clashing(rows, ready, named)
+        kept = {row: values for row, values in enumerate(ready) if row not in refused}
+        refused |= self._merge(kept, keys, self._columns.keys())
+        if news - self._columns.keys():
+            # Another writer may have stored one of them at the same moment, as another type.
+            self._columns = self._fields()
+            refused = self._clashing(rows, ready, news) | refused
+        return [refusal for _, refusal in sorted(refused.items())]
+
+    def _clashing(
+        self, rows: Rows, ready: Sequence[tuple[Any, ...]], names: set[str]
+    ) -> dict[int, Refusal]:
+        """By row, the field of it that the table has with another type."""
+        refused: dict[int, Refusal] = {}
+        for name in names & self._columns.keys():
+            stored, mine = self._columns[name], rows.types[name]
+            if stored == FIELD_TYPES[mine]:
+                continue
+            expected = _TYPES_OF_COLUMNS.get(stored, stored)
+            error = f"the field {name!r} is {mine}, expected {expected}, as stored before"
+            refused.update(
+                (row, Refusal(row, False, error))
+                for row, values in enumerate(ready)
+                if name in values[DATA]
+            )
+        return refused
+
+    def _fields(self) -> dict[str, str]:
+        """By field of `data`, CrateDB's type of it."""
+        columns = self._tables.columns().get(READINGS.name, {})
+        return {
+            path[1]: kind for path, kind in columns.items() if len(path) == 2 and path[0] == "data"
+        }
+
+    def field_types(self) -> dict[str, FieldType]:
+        """The types that hold now, whoever stored them.
+
+        A field with a type that is none of ours, made by another program, is not among them;
+        `write` refuses rows that name it.
+        """
+        self._columns = self._fields()
+        return {
+            name: _TYPES_OF_COLUMNS[kind]
+            for name, kind in self._columns.items()
+            if kind in _TYPES_OF_COLUMNS
+        }
+
+    def find(self, rows: Rows) -> Found:
+        """What is stored for the keys of these rows: see `Store.find`.
+
+        Refreshes the table first, which costs milliseconds where nothing was written, and up to
+        a second where much was.
+        """
+        keys = keys_of(rows)
+        if rows.data.keys() - self._columns.keys():
+            self._columns = self._fields()
+        names = [name for name in rows.data if name in self._columns]
+        rank = ["preliminary", "published_at", '"offset"', "source"]
+        self._look_up.refresh()
+        stored = self._look_up(set(keys), [*rank, *map(field_of, names)]) if keys else {}
+        nothing = (False, 0, 0, "", *[None] * len(names))
+        found = [stored.get(key, nothing) for key in keys]
+        preliminary, published_at_ms, offset, source, *fields = (
+            map(list, zip(*found, strict=True)) if found else ([] for _ in nothing)
+        )
+        columns = dict(zip(names, fields, strict=True))
+        missing = [None] * len(keys)
+        return Found(
+            present=[key in stored for key in keys],
+            preliminary=preliminary,
+            published_at_ms=published_at_ms,
+            offset=offset,
+            source=source,
+            data={
+                name: _numbers(columns.get(name, missing))
+                if rows.types[name] == "number"
+                else columns.get(name, missing)
+                for name in rows.data
+            },
+        )
+
+    def expire(self, dataset: str, before_ms: int) -> None:
+        """Drop the readings of a dataset with a time before this; see `Store.expire`.
+
+        A year that lies before it and holds no other dataset is dropped as a whole, which costs
+        nothing; of others, row by row. (Another dataset's first reading of such a year, written
+        in the milliseconds between the look and the drop, would go with it.)
+        """
+        self._keep(
+            RETENTION,
+            [(dataset, before_ms, _now_ms())],
+            # `greatest` in both keeps a lower horizon from lowering what is remembered.
+            set_={
+                "set_at": "CASE WHEN excluded.before > before THEN excluded.set_at ELSE set_at END",
+                "before": "greatest(excluded.before, before)",
+            },
+        )
+        self._look_up.refresh()
+        readings = table_name(self.address.schema, READINGS)
+        for year_ms in self._years():
+            if _next_year_ms(year_ms) > before_ms:
+                continue
+            others = self._http.sql(
+                f'SELECT 1 FROM {readings} WHERE "year" = ? AND dataset <> ? LIMIT 1',
+                [year_ms, dataset],
+            )
+            if not others["rows"]:
+                self._http.sql(f'DELETE FROM {readings} WHERE "year" = ?', [year_ms])
+        self._http.sql(
+            f'DELETE FROM {readings} WHERE dataset = ? AND "timestamp" < ?', [dataset, before_ms]
+        )
+
+    def _years(self) -> list[int]:
+        """The partitions of the readings: when their years began [ms]."""
+        rows = self._http.sql(
+            """SELECT values['year'] FROM information_schema.table_partitions
+            WHERE table_schema = ? AND table_name = ?""",
+            [self.address.schema, READINGS.name],
+        )["rows"]
+        return sorted(int(value) for (value,) in rows)
+
+    def horizons(self) -> dict[str, int]:
+        """By dataset, the time before which readings were dropped [ms]."""
+        return dict(self._fresh(RETENTION, 'SELECT dataset, "before" FROM {table}'))
+
+    # ----------------------------------------------------------------------- dead letters
+
+    def bury(self, letters: Sequence[DeadLetter]) -> None:
+        """Keep dead letters; one that is there already stays as it is."""
+        dead_at_ms = _now_ms()
+        self._keep(DEAD_LETTERS, [_row(letter, dead_at_ms) for letter in letters])
+
+    def dead_offsets(self, topic: str, partition: int) -> set[int]:
+        """The offsets of the partition that are in the dead-letter table."""
+        sql = 'SELECT "offset" FROM {table} WHERE topic = ? AND "partition" = ?'
+        return {offset for (offset,) in self._fresh(DEAD_LETTERS, sql, topic, partition)}
+
+    def dead_letters(
+        self, *, limit: int | None = None, position: tuple[str, int, int] | None = None
+    ) -> list[tuple[DeadLetter, int]]:
+        """Dead letters, newest first, each with the time at which it was buried [ms]."""
+        where = 'WHERE topic = ? AND "partition" = ? AND "offset" = ?' if position else ""
+        rows = self._fresh(
+            DEAD_LETTERS,
+            f"""SELECT topic, "partition", "offset", published_at, "key", "value", headers,
+                reason, error, attempt, retried_at, dead_at FROM {{table}} {where}
+            ORDER BY dead_at DESC, published_at DESC, "offset" DESC
+            {"" if limit is None else "LIMIT ?"}""",
+            *(position or ()),
+            *(() if limit is None else (limit,)),
+        )
+        return [(_letter(row), row[-1]) for row in rows]
+
+    def mark_retried(self, letters: Sequence[tuple[DeadLetter, int]], at_ms: int) -> None:
+        """Note when dead letters were published again; see `Store.mark_retried`."""
+        retried = [
+            _row(replace(letter, retried_at_ms=at_ms), dead_at_ms) for letter, dead_at_ms in letters
+        ]
+        self._keep(DEAD_LETTERS, retried, set_={"retried_at": "excluded.retried_at"})
+
+    # ------------------------------------------------------------------------ bookkeeping
+
+    def describe(self, entries: Sequence[Description]) -> None:
+        """Keep what the variables of datasets are; the newest description of each stays."""
+        rows = [(e.dataset, e.variable, e.unit, e.description) for e in entries]
+        newest = {name: f"excluded.{name}" for name in ("unit", "description")}
+        self._keep(DATASETS, rows, set_=newest)
+
+    def record(self, rows: Sequence[PipelineRow]) -> None:
+        """Append to `demo.pipeline`; after StoreUnavailable rows may be there twice."""
+        names = [column.name for column in PIPELINE.columns[1:]]
+        values = [(row.time_ms, *(getattr(row, name) for name in names)) for row in rows]
+        self._keep(PIPELINE, values)
+
+    def _keep(
+        self,
+        table: Table,
+        rows: Sequence[tuple[Any, ...]],
+        set_: dict[str, str] | None = None,
+    ) -> None:
+        """Add rows, whole, to a table beside the readings; set columns where the key is there.
+
+        Raises
+        ------
+        StoreUnavailable
+            Some rows were not stored now.
+        StoreError
+            The server will not store one of them.
+        """
+        columns = ", ".join(quoted(column.name) for column in table.columns)
+        places = ", ".join("?" * len(table.columns))
+        statement = (
+            f"INSERT INTO {table_name(self.address.schema, table)} ({columns}) VALUES ({places})"
+        )
+        if set_:
+            key = ", ".join(map(quoted, table.key))
+            sets = ", ".join(f"{quoted(name)} = {value}" for name, value in set_.items())
+            statement += f" ON CONFLICT ({key}) DO UPDATE SET {sets}"
+        elif table.key:
+            statement += " ON CONFLICT DO NOTHING"
+        for request in _requests(statement, rows):
+            for result in self._http.send(request)["results"]:
+                if result["rowcount"] < 0:
+                    raise self._not_kept(table, result.get("error"))
+
+    def _not_kept(self, table: Table, problem: dict[str, Any] | None) -> Exception:
+        """What to raise for a row of a table beside the readings; the first has a reason."""
+        code, message = (problem["code"], problem["message"]) if problem else (0, "no reason")
+        said = f"{self.address} does not store a row of {table.name}: {code} {words(message)}"
+        if classify("row", code, message) in LATER:
+            return StoreUnavailable(said)
+        return StoreError(said)
+
+    def _fresh(self, table: Table, sql: str, *arguments: Any) -> list[list[Any]]:
+        """Rows of a small table, with all that was written."""
+        name = table_name(self.address.schema, table)
+        self._http.sql(f"REFRESH TABLE {name}")
+        rows: list[list[Any]] = self._http.sql(sql.format(table=name), arguments)["rows"]
+        return rows
+
+    # ---------------------------------------------------------------------------- queries
+
+    def query(self, sql: str, parameters: Sequence[Any] = ()) -> Answer:
+        """Answer a panel's query; see `Store.query`.
+
+        It sees what the last refresh made visible: up to a second ago. Only statements that read
+        are sent; what the user may read, the server decides. `demo` is the store's own schema,
+        whatever that is called.
+        """
+        if not _READS.match(sql):
+            first = words(sql)[:40] or "nothing"
+            raise StoreError(f"a query is {first!r}, expected one SELECT: queries only read")
+        try:
+            reply = self._http.sql(self._in_schema(sql), parameters)
+        except RequestRefused as error:
+            if error.verdict is Verdict.DENIED:
+                raise
+            raise StoreError(f"the query can't be answered: {error}") from error
+        conversions = [_conversion(kind) for kind in reply["col_types"]]
+        rows = reply["rows"]
+        if rows and any(conversions):
+            by_column = [
+                [None if value is None else convert(value) for value in values]
+                if convert
+                else values
+                for convert, values in zip(conversions, zip(*rows, strict=True), strict=True)
+            ]
+            return Answer(tuple(reply["cols"]), list(zip(*by_column, strict=True)))
+        return Answer(tuple(reply["cols"]), [tuple(row) for row in rows])
+
+    def _in_schema(self, sql: str) -> str:
+        if self.address.schema == SCHEMA:
+            return sql
+        own = quoted(self.address.schema) + "."
+        return _SCHEMA_NAMES.sub(lambda found: own if found["schema"] else found[0], sql)
+
+
+_READS: Final = re.compile(
+    r"(\s|--[^\n]*\n|/\*.*?\*/)*"
+    r"(EXPLAIN\s+((ANALYZE|VERBOSE)\s+|\([^)]*\)\s*)?)?(SELECT|WITH|VALUES|SHOW)\b",
+    re.IGNORECASE | re.DOTALL,
+)
+"""How statements begin that read; the server takes one statement a request."""
+
+_SCHEMA_NAMES: Final = re.compile(
+    rf"""'(?:[^']|'')*' | "(?:[^"]|"")*"(?!\.) | (?P<schema>(?<![\w.])(?:{SCHEMA}|"{SCHEMA}")\.)""",
+    re.VERBOSE,
+)
+
+
+def _conversion(kind: Any) -> Callable[[Any], Any] | None:
+    """What makes an answer's value, not null, of what CrateDB gives; None where it is that.
+
+    Parameters
+    ----------
+    kind
+        The type's id in CrateDB's answer; of an array [100, the elements'].
+        https://cratedb.com/docs/crate/reference/en/latest/interfaces/http.html#column-types
+    """
+    if isinstance(kind, list):
+        convert = _conversion(kind[1])
+        return None if convert is None else lambda values: [_or_none(convert, v) for v in values]
+    return _CONVERSIONS.get(kind)
+
+
+def _or_none(convert: Callable[[Any], Any], value: Any) -> Any:
+    return None if value is None else convert(value)
+
+
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def _instant(time_ms: int) -> datetime:
+    return _EPOCH + timedelta(milliseconds=time_ms)
+
+
+_CONVERSIONS: Final[dict[int, Callable[[Any], Any]]] = {
+    6: float,  # double precision: NaN and infinity come as text
+    7: float,  # real
+    11: _instant,  # timestamp with time zone
+    12: lambda fields: {name: value for name, value in fields.items() if value is not None},
+    13: tuple,  # geo_point: longitude, latitude
+    15: _instant,  # timestamp without time zone
+    22: float,  # numeric
+    24: _instant,  # date
+}
+
+
+# ----------------------------------------------------------------------------- small things
+
+
+def _numbers(values: list[Any]) -> list[float]:
+    return [math.nan if value is None else float(value) for value in values]
+
+
+def _requests(statement: str, rows: Sequence[tuple[Any, ...]]) -> Iterator[bytes]:
+    """Requests of a bulk statement, none of them too large if more than a row."""
+    for start in range(0, len(rows), REQUEST_ROWS):
+        yield from _sized(statement, rows[start : start + REQUEST_ROWS])
+
+
+def _sized(statement: str, rows: Sequence[tuple[Any, ...]]) -> Iterator[bytes]:
+    request = body(statement, bulk=rows)
+    if len(request) <= REQUEST_BYTES or len(rows) == 1:
+        yield request
+        return
+    middle = len(rows) // 2
+    yield from _sized(statement, rows[:middle])
+    yield from _sized(statement, rows[middle:])
+
+
+def _row(letter: DeadLetter, dead_at_ms: int) -> tuple[Any, ...]:
+    headers = orjson.dumps([(name, _encoded(value)) for name, value in letter.headers]).decode()
+    return (
+        *(letter.topic, letter.partition, letter.offset, letter.published_at_ms),
+        *(_encoded(letter.key), _encoded(letter.value), headers),
+        *(letter.reason, letter.error, letter.attempt, dead_at_ms, letter.retried_at_ms),
+    )
+
+
+def _letter(row: Sequence[Any]) -> DeadLetter:
+    topic, partition, offset, published_at_ms, key, value, headers, *rest, _ = row
+    reason, error, attempt, retried_at_ms = rest
+    return DeadLetter(
+        topic=topic,
+        partition=partition,
+        offset=offset,
+        published_at_ms=published_at_ms,
+        key=_decoded(key),
+        value=_decoded(value),
+        headers=tuple((name, b64decode(text)) for name, text in orjson.loads(headers)),
+        reason=reason,
+        error=error,
+        attempt=attempt,
+        retried_at_ms=retried_at_ms,
+    )
+
+
+def _encoded(value: bytes | None) -> str | None:
+    return None if value is None else b64encode(value).decode()
+
+
+def _decoded(text: str | None) -> bytes | None:
+    return None if text is None else b64decode(text)
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
+def _next_year_ms(year_ms: int) -> int:
+    """When the year after the one that began then begins [ms]."""
+    return (datetime(_instant(year_ms).year + 1, 1, 1, tzinfo=UTC) - _EPOCH) // timedelta(
+        milliseconds=1
+    )

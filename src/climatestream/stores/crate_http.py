@@ -1,0 +1,234 @@
+"""CrateDB's HTTP endpoint: a statement there, the answer back, over connections that stay open.
+
+Why the standard library's client and no other: docs/decisions/crate-client.md.
+"""
+
+from __future__ import annotations
+
+import ssl
+import threading
+import time
+from base64 import b64encode
+from contextlib import suppress
+from http.client import HTTPConnection, HTTPException, HTTPSConnection, RemoteDisconnected
+from select import select
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
+
+import orjson
+
+from climatestream.errors import StoreError, StoreUnavailable
+from climatestream.stores.crate_errors import failure, words
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from climatestream.stores.crate_address import Address
+
+Reply: TypeAlias = dict[str, Any]
+"""An answer as CrateDB gives it: `cols`, `col_types`, `rows`, `rowcount`; of a bulk, `results`."""
+
+_CONNECT_TIMEOUT_S: Final = 10.0
+_IDLE_S: Final = 30.0
+"""A connection idle for longer is not used again: a Lambda function is frozen between two
+invocations, and what stands between it and the server forgets connections without a word."""
+
+_UNAUTHORIZED: Final = 401
+_OK: Final = 200
+
+
+class CrateHttp:
+    """Sends statements to one server, from any thread; each takes a connection for itself.
+
+    Parameters
+    ----------
+    address
+        Its password is asked for when it is needed, and again when the server refuses it.
+    """
+
+    def __init__(self, address: Address) -> None:
+        self.address = address
+        self._idle: list[tuple[HTTPConnection, float]] = []
+        self._guard = threading.Lock()
+        self._is_open = False
+        self._headers: dict[str, str] = {}
+        self._was_let_in = False
+        self._tls: ssl.SSLContext | None = None
+
+    def open(self) -> None:
+        """Read the password and the certificates; connections come with the first statement.
+
+        Raises
+        ------
+        StoreError
+            The certificates can't be read.
+        """
+        self._headers = self._with_password()
+        if self.address.ssl:
+            try:
+                self._tls = ssl.create_default_context(cafile=self.address.ca_file)
+            except OSError as error:
+                raise StoreError(
+                    f"the certificates in {self.address.ca_file} for {self.address} can't be "
+                    f"read: {error}"
+                ) from error
+        self._is_open = True
+
+    def close(self) -> None:
+        """Close the idle connections; those in use close when their answer is there."""
+        with self._guard:
+            self._is_open = False
+            idle, self._idle = self._idle, []
+        for connection, _ in idle:
+            connection.close()
+
+    def sql(
+        self,
+        statement: str,
+        arguments: Sequence[Any] = (),
+        *,
+        bulk: Sequence[Sequence[Any]] | None = None,
+    ) -> Reply:
+        """Run a statement once, or once for each row of `bulk`.
+
+        The answer to a bulk has an entry of `results` for each row; the caller looks at each.
+
+        Raises
+        ------
+        StoreUnavailable
+            No answer, or one that says later, or a password that held until now is refused. The
+            statement may have been run.
+        RequestRefused
+            The server refuses the whole request.
+        """
+        return self.send(body(statement, arguments, bulk=bulk))
+
+    def send(self, request: bytes) -> Reply:
+        """Run what `body` made; see `sql`."""
+        status, content = self._exchange(request)
+        if status == _UNAUTHORIZED:
+            headers = self._with_password()
+            if headers != self._headers:  # it was renewed
+                self._headers = headers
+                status, content = self._exchange(request)
+            if status == _UNAUTHORIZED and self._was_let_in and not content.startswith(b"{"):
+                raise StoreUnavailable(
+                    f"{self.address} no longer takes the password: "
+                    f"{words(content.decode(errors='replace'))}; it is read again at each try"
+                )
+        try:
+            reply: Reply = orjson.loads(content)
+        except orjson.JSONDecodeError as error:
+            if status == _OK:
+                raise StoreError(
+                    f"{self.address} answers {words(content.decode(errors='replace'))!r}, "
+                    "expected JSON: is it CrateDB's HTTP endpoint?"
+                ) from error
+            reply = {"error": {"code": status, "message": content.decode(errors="replace")}}
+        if status != _OK:
+            problem = reply.get("error", {})
+            raise failure(
+                str(self.address), problem.get("code", status), problem.get("message", "")
+            )
+        self._was_let_in = True
+        return reply
+
+    def _with_password(self) -> dict[str, str]:
+        credentials = f"{self.address.user}:{self.address.password() or ''}".encode()
+        return {
+            "Content-Type": "application/json",
+            "Authorization": f"Basic {b64encode(credentials).decode()}",
+        }
+
+    # -------------------------------------------------------------------- connections
+
+    def _exchange(self, request: bytes) -> tuple[int, bytes]:
+        """Status and content of the answer."""
+        connection: HTTPConnection | None = None
+        try:
+            connection = self._take()
+            with suppress(BrokenPipeError, ConnectionResetError):
+                # A request that is too large is answered before all of it was sent.
+                connection.request("POST", "/_sql?types", request, self._headers)
+            answer = connection.getresponse()
+            content = answer.read()
+        except BaseException as error:
+            if connection is not None:
+                connection.close()
+            if isinstance(error, OSError | HTTPException):
+                raise self._unreached(error) from error
+            raise
+        self._give(connection)
+        return answer.status, content
+
+    def _take(self) -> HTTPConnection:
+        """A connection that is likely to work, for one exchange."""
+        while True:
+            with self._guard:
+                if not self._is_open:
+                    raise StoreError(f"{self.address} is closed: open the store first")
+                if not self._idle:
+                    break
+                connection, since = self._idle.pop()
+            if time.monotonic() - since < _IDLE_S and not _has_ended(connection):
+                return connection
+            connection.close()
+        return self._connect()
+
+    def _give(self, connection: HTTPConnection) -> None:
+        with self._guard:
+            if self._is_open:
+                self._idle.append((connection, time.monotonic()))
+                return
+        connection.close()
+
+    def _connect(self) -> HTTPConnection:
+        host, port = self.address.host, self.address.port
+        connection = (
+            HTTPSConnection(host, port, timeout=_CONNECT_TIMEOUT_S, context=self._tls)
+            if self._tls
+            else HTTPConnection(host, port, timeout=_CONNECT_TIMEOUT_S)
+        )
+        try:
+            connection.connect()
+        except BaseException:
+            connection.close()
+            raise
+        connection.sock.settimeout(self.address.timeout_s)
+        return connection
+
+    def _unreached(self, error: OSError | HTTPException) -> StoreError | StoreUnavailable:
+        """What it means that there was no answer."""
+        if isinstance(error, ssl.SSLCertVerificationError):
+            return StoreError(
+                f"the certificate of {self.address} is not trusted: {error.verify_message}; name "
+                "its issuer with ?ca_file=FILE"
+            )
+        if isinstance(error, ssl.SSLError) and error.reason == "WRONG_VERSION_NUMBER":
+            return StoreError(f"{self.address} does not speak TLS: leave ssl=true away")
+        if isinstance(error, HTTPException) and not isinstance(error, RemoteDisconnected):
+            said = f"{type(error).__name__} {words(str(error))}".rstrip()
+            return StoreUnavailable(f"{self.address} gave no whole answer: {said}")
+        if isinstance(error, TimeoutError):
+            return StoreUnavailable(f"{self.address} did not answer in time: {error}")
+        return StoreUnavailable(f"{self.address} is not reached: {error}")
+
+
+def body(
+    statement: str, arguments: Sequence[Any] = (), *, bulk: Sequence[Sequence[Any]] | None = None
+) -> bytes:
+    """A request: NaN travels as null, a float always with its point, a time as ISO text."""
+    request: dict[str, Any] = {"stmt": statement}
+    if bulk is not None:
+        request["bulk_args"] = bulk
+    elif arguments:
+        request["args"] = arguments
+    return orjson.dumps(request)
+
+
+def _has_ended(connection: HTTPConnection) -> bool:
+    """Whether the server has closed it: between two answers there is nothing to read."""
+    if connection.sock is None:
+        return True
+    with suppress(OSError, ValueError):
+        return bool(select([connection.sock], [], [], 0)[0])
+    return True

@@ -1,0 +1,524 @@
+// @ts-check
+/** The map: layers of canvas over each other, each drawn again only when it has changed. */
+
+import { arrows } from "./arrows.js";
+import { Outlines } from "./outlines.js";
+import { along, Raster } from "./raster.js";
+import { View } from "./view.js";
+
+/** @typedef {import("./wire.js").Field} Field */
+/** @typedef {import("./wire.js").Choice} Choice */
+/** @typedef {{latitude: number, longitude: number, place: number, value: number, speed: number, from: number}} Cell */
+
+const FIELD_PIXELS = 1_100_000; // of the layer that moves: a smooth field needs no more
+const STEP = 60; // pixels that a key moves the map by
+const QUICK_MS = 90; // from one field to the next when they come quickly
+const SLOW_MS = 650;
+
+/** How light a colour of a scale is, 0 to 1.
+ * @param {string[]} colors
+ * @param {number} share */
+function luminance(colors, share) {
+  const color = colors[Math.round(share * (colors.length - 1))];
+  const [r, g, b] = [1, 3, 5].map((i) => parseInt(color.slice(i, i + 2), 16) / 255);
+  return 0.3 * r + 0.59 * g + 0.11 * b;
+}
+
+export class ClimateMap extends EventTarget {
+  /** @param {HTMLElement} stage holds the canvases and takes the pointer and the keys */
+  constructor(stage) {
+    super();
+    this.stage = stage;
+    this.view = new View();
+    this.outlines = new Outlines();
+    this.raster = new Raster();
+    this.smooth = true;
+    this.winds = true;
+    this.still = false;
+    /** @type {Field | null} */
+    this.field = null;
+    /** @type {Field | null} */
+    this.before = null;
+    /** @type {Choice | null} */
+    this.choice = null;
+    /** @type {{latitude: number, longitude: number} | null} */
+    this.marked = null;
+    this.keyed = false;
+    this.dark = false;
+    /** Fields and frames drawn, for whoever measures. */
+    this.drawn = { fields: 0, frames: 0, first: 0 };
+    this.began = 0;
+    this.lasts = 0;
+    this.shownAt = 0;
+    this.changed = { view: true, field: true, lines: true };
+    this.asked = false;
+    this.touched = false;
+    this.ratio = 1;
+    this.canvases = {};
+    this.layers = {
+      base: this.#layer("base"),
+      field: this.#layer("field"),
+      wind: this.#layer("wind"),
+      lines: this.#layer("lines"),
+    };
+    const mask = document.createElement("canvas");
+    this.mask = /** @type {CanvasRenderingContext2D} */ (mask.getContext("2d"));
+    this.colors = { land: "#1a2532", border: "#33465a", outline: "#e8eef5", mark: "#fff" };
+    new ResizeObserver(() => this.#resize()).observe(stage);
+    this.#pointers();
+    this.#keys();
+    this.#resize();
+  }
+
+  /** @param {string} name */
+  #layer(name) {
+    const canvas = document.createElement("canvas");
+    canvas.className = `layer ${name}`;
+    canvas.setAttribute("aria-hidden", "true");
+    this.stage.append(canvas);
+    return /** @type {CanvasRenderingContext2D} */ (canvas.getContext("2d"));
+  }
+
+  async loadOutlines() {
+    await this.outlines.load();
+    if (this.field && this.choice) this.#raster(this.field, this.choice);
+    this.#change("view");
+  }
+
+  /** @param {Partial<ClimateMap["colors"]>} colors */
+  paint(colors) {
+    Object.assign(this.colors, colors);
+    this.#change("view");
+  }
+
+  /** @param {{smooth?: boolean, winds?: boolean, still?: boolean}} style */
+  set(style) {
+    Object.assign(this, style);
+    if (this.field && this.choice) this.#raster(this.field, this.choice);
+    this.#change("view");
+  }
+
+  /**
+   * Show a field, moving from the one before.
+   * @param {Field} field
+   * @param {Choice} choice
+   * @param {boolean} [jump] at once
+   */
+  show(field, choice, jump = false) {
+    const now = performance.now();
+    const first = this.field?.dataset !== field.dataset;
+    this.before = jump || first || this.field?.grid !== field.grid ? null : this.field;
+    this.field = field;
+    this.choice = choice;
+    this.#raster(field, choice);
+    const gap = now - this.shownAt;
+    this.lasts = jump || this.still || !this.before ? 0 : Math.min(Math.max(gap * 0.75, QUICK_MS), SLOW_MS);
+    this.began = now;
+    this.shownAt = now;
+    this.drawn.fields++;
+    if (first && !this.touched) this.fit();
+    this.#change("field");
+  }
+
+  clear() {
+    this.field = this.before = null;
+    this.#change("view");
+  }
+
+  /**
+   * @param {Field} field
+   * @param {Choice} choice
+   */
+  #raster(field, choice) {
+    this.raster.show(field, choice, this.smooth, this.#clipped(field));
+  }
+
+  /** @param {Field} field */
+  #clipped(field) {
+    return this.smooth && field.grid.countries.length > 0 && this.outlines.arcs.length > 0;
+  }
+
+  /** The whole of the data. */
+  fit() {
+    if (!this.field) return;
+    const { grid } = this.field;
+    this.touched = false;
+    this.view.fit({
+      south: grid.south - grid.step_lat / 2,
+      north: grid.south + (grid.rows - 0.5) * grid.step_lat,
+      west: grid.west - grid.step_lon / 2,
+      east: grid.west + (grid.columns - 0.5) * grid.step_lon,
+    });
+    this.#moved();
+  }
+
+  /**
+   * @param {number} latitude
+   * @param {number} longitude
+   * @param {number} scale pixels a degree
+   */
+  look(latitude, longitude, scale) {
+    if (this.field) this.fit();
+    Object.assign(this.view, { latitude, longitude });
+    this.view.zoom(scale / this.view.scale);
+    Object.assign(this.view, { latitude, longitude });
+    this.touched = true;
+    this.#moved();
+  }
+
+  /** @param {number} factor */
+  zoom(factor, x = this.view.width / 2, y = this.view.height / 2) {
+    this.touched = true;
+    this.view.zoom(factor, x, y);
+    this.#moved();
+  }
+
+  /**
+   * @param {number} dx
+   * @param {number} dy
+   */
+  pan(dx, dy) {
+    this.touched = true;
+    this.view.pan(dx, dy);
+    this.#moved();
+  }
+
+  /** @param {{latitude: number, longitude: number} | null} place */
+  mark(place) {
+    this.marked = place;
+    this.#change("lines");
+  }
+
+  #moved() {
+    this.#change("view");
+    this.dispatchEvent(new Event("view"));
+  }
+
+  /** @param {"view" | "field" | "lines"} what */
+  #change(what) {
+    this.changed[what] = true;
+    if (this.asked) return;
+    this.asked = true;
+    requestAnimationFrame((now) => this.#draw(now));
+  }
+
+  #resize() {
+    const { clientWidth: width, clientHeight: height } = this.stage;
+    if (!width || !height) return;
+    this.ratio = Math.min(window.devicePixelRatio || 1, 2);
+    const fieldRatio = Math.min(this.ratio, Math.sqrt(FIELD_PIXELS / (width * height)));
+    for (const [name, context] of Object.entries({ ...this.layers, mask: this.mask })) {
+      const ratio = name === "field" || name === "mask" ? fieldRatio : this.ratio;
+      context.canvas.width = Math.round(width * ratio);
+      context.canvas.height = Math.round(height * ratio);
+      context.setTransform(ratio, 0, 0, ratio, 0, 0);
+    }
+    Object.assign(this.view, { width, height });
+    if (this.touched) this.#moved();
+    else if (this.field) this.fit();
+    this.#change("view");
+  }
+
+  // ---------------------------------------------------------------------------- drawing
+
+  /** @param {number} now */
+  #draw(now) {
+    this.asked = false;
+    const share = this.lasts ? Math.min(Math.max((now - this.began) / this.lasts, 0), 1) : 1;
+    const { view: moved, field: newField, lines } = this.changed;
+    this.changed = { view: false, field: false, lines: false };
+    if (moved) {
+      this.#drawBase();
+      this.#drawMask();
+    }
+    if (moved || newField) {
+      this.#drawField(share);
+      this.#drawWind(share);
+    }
+    if (moved || lines) this.#drawLines();
+    this.drawn.frames++;
+    if (this.field) this.drawn.first ||= performance.now();
+    if (share < 1) this.#change("field");
+    else this.before = null;
+  }
+
+  /** @param {CanvasRenderingContext2D} context */
+  #wipe(context) {
+    context.clearRect(0, 0, this.view.width, this.view.height);
+  }
+
+  #drawBase() {
+    const context = this.layers.base;
+    this.#wipe(context);
+    const { view, outlines } = this;
+    context.fillStyle = this.colors.land;
+    context.fill(outlines.areas(view, outlines.countries.keys()), "evenodd");
+    context.lineJoin = "round";
+    context.strokeStyle = this.colors.border;
+    context.lineWidth = 1;
+    context.stroke(outlines.lines(view, outlines.arcs));
+  }
+
+  #drawMask() {
+    this.#wipe(this.mask);
+    if (!this.field || !this.#clipped(this.field)) return;
+    this.mask.fillStyle = "#000";
+    this.mask.fill(this.outlines.areas(this.view, this.field.grid.countries), "evenodd");
+  }
+
+  /** @param {number} share */
+  #drawField(share) {
+    const context = this.layers.field;
+    this.#wipe(context);
+    if (!this.field) return;
+    this.raster.draw(share);
+    const { view } = this;
+    const { south, north, west, east } = this.raster.box();
+    context.imageSmoothingEnabled = this.smooth;
+    context.imageSmoothingQuality = "low";
+    for (const turn of [-360, 0, 360]) {
+      const left = view.x(west + turn);
+      const right = view.x(east + turn);
+      if (right < 0 || left > view.width) continue;
+      context.drawImage(this.raster.canvas, left, view.y(north), right - left, view.y(south) - view.y(north));
+    }
+    if (this.#clipped(this.field)) {
+      context.globalCompositeOperation = "destination-in";
+      context.drawImage(this.mask.canvas, 0, 0, view.width, view.height);
+      context.globalCompositeOperation = "source-over";
+    }
+  }
+
+  /** @param {number} share */
+  #drawWind(share) {
+    const context = this.layers.wind;
+    this.#wipe(context);
+    if (!this.field || !this.winds) return;
+    const path = arrows(this.view, this.field, this.before, share);
+    context.lineCap = "round";
+    context.lineJoin = "round";
+    // the one that stands out from the colours below, in a breath of the other
+    const { choice, field } = this;
+    if (choice) {
+      const light = luminance(choice.colors, along(choice.knots, field.mean));
+      if (Math.abs(light - 0.5) > 0.07) this.dark = light > 0.5;
+    }
+    context.strokeStyle = this.dark ? "rgb(255 255 255 / 0.28)" : "rgb(6 12 20 / 0.4)";
+    context.lineWidth = 2.8;
+    context.stroke(path);
+    context.strokeStyle = this.dark ? "rgb(12 22 34 / 0.82)" : "rgb(255 255 255 / 0.95)";
+    context.lineWidth = 1.25;
+    context.stroke(path);
+  }
+
+  #drawLines() {
+    const context = this.layers.lines;
+    this.#wipe(context);
+    const { view, outlines, field } = this;
+    context.lineJoin = "round";
+    if (field) {
+      const codes = field.grid.countries.length ? field.grid.countries : [];
+      const arcs = codes.length ? outlines.arcsOf(codes) : outlines.arcs;
+      const path = outlines.lines(view, arcs);
+      context.strokeStyle = this.colors.outline;
+      context.lineWidth = codes.length ? 1.6 : 0.9;
+      context.stroke(path);
+    }
+    if (this.marked && field) {
+      const { grid } = field;
+      const width = Math.max(grid.step_lon * view.scale * view.squeeze, 9);
+      const height = Math.max(grid.step_lat * view.scale, 9);
+      const x = view.x(this.marked.longitude);
+      const y = view.y(this.marked.latitude);
+      context.lineWidth = 4;
+      context.strokeStyle = "rgb(0 0 0 / 0.65)";
+      context.strokeRect(x - width / 2, y - height / 2, width, height);
+      context.lineWidth = 2;
+      context.strokeStyle = this.colors.mark;
+      context.strokeRect(x - width / 2, y - height / 2, width, height);
+    }
+    if (this.keyed) {
+      const [x, y] = [view.width / 2, view.height / 2];
+      context.strokeStyle = this.colors.mark;
+      context.lineWidth = 1.5;
+      context.beginPath();
+      for (const [dx, dy] of [[1, 0], [-1, 0], [0, 1], [0, -1]]) {
+        context.moveTo(x + 5 * dx, y + 5 * dy);
+        context.lineTo(x + 15 * dx, y + 15 * dy);
+      }
+      context.stroke();
+    }
+  }
+
+  /**
+   * The map as a picture, all layers on one ground.
+   * @param {string} ground
+   * @param {(context: CanvasRenderingContext2D, width: number, height: number) => void} more
+   * @returns {Promise<Blob>}
+   */
+  picture(ground, more) {
+    const canvas = document.createElement("canvas");
+    const { width, height } = this.view;
+    canvas.width = Math.round(width * this.ratio);
+    canvas.height = Math.round(height * this.ratio);
+    const context = /** @type {CanvasRenderingContext2D} */ (canvas.getContext("2d"));
+    context.setTransform(this.ratio, 0, 0, this.ratio, 0, 0);
+    context.fillStyle = ground;
+    context.fillRect(0, 0, width, height);
+    for (const layer of Object.values(this.layers)) context.drawImage(layer.canvas, 0, 0, width, height);
+    more(context, width, height);
+    return new Promise((done, failed) =>
+      canvas.toBlob((blob) => (blob ? done(blob) : failed(new Error("no picture was made"))), "image/png"),
+    );
+  }
+
+  // ---------------------------------------------------------------------- pointer and keys
+
+  /**
+   * The cell at a place of the stage; null where there is none.
+   * @param {number} x
+   * @param {number} y
+   * @returns {Cell | null}
+   */
+  cellAt(x, y) {
+    if (!this.field) return null;
+    const { grid, values, u, v } = this.field;
+    const row = Math.round((this.view.latitudeAt(y) - grid.south) / grid.step_lat);
+    const east = this.view.longitudeAt(x) - grid.west;
+    const column = Math.round((((east + grid.step_lon / 2) % 360) + 360) % 360 / grid.step_lon - 0.5);
+    if (row < 0 || row >= grid.rows || column < 0 || column >= grid.columns) return null;
+    const place = row * grid.columns + column;
+    if (grid.at[place] < 0) return null;
+    const [e, n] = u && v ? [u[place], v[place]] : [NaN, NaN];
+    return {
+      latitude: grid.south + row * grid.step_lat,
+      longitude: ((grid.west + column * grid.step_lon + 540) % 360) - 180,
+      place,
+      value: values[place],
+      speed: Math.hypot(e, n),
+      from: (Math.atan2(-e, -n) * 180) / Math.PI,
+    };
+  }
+
+  #pointers() {
+    /** @type {Map<number, {x: number, y: number}>} */
+    const down = new Map();
+    let moved = 0;
+    const at = (/** @type {MouseEvent} */ event) => {
+      const box = this.stage.getBoundingClientRect();
+      return { x: event.clientX - box.left, y: event.clientY - box.top };
+    };
+    const spread = () => {
+      const [a, b] = [...down.values()];
+      return { x: (a.x + b.x) / 2, y: (a.y + b.y) / 2, apart: Math.hypot(a.x - b.x, a.y - b.y) };
+    };
+    this.stage.addEventListener("pointerdown", (event) => {
+      if (event.button || event.target instanceof Element && event.target.closest("button")) return;
+      this.stage.setPointerCapture(event.pointerId);
+      down.set(event.pointerId, at(event));
+      if (down.size === 1) moved = 0;
+    });
+    this.stage.addEventListener("pointermove", (event) => {
+      const now = at(event);
+      const before = down.get(event.pointerId);
+      if (!before) {
+        this.#hover(now.x, now.y, false);
+        return;
+      }
+      const two = down.size === 2 ? spread() : null;
+      down.set(event.pointerId, now);
+      if (two) {
+        const next = spread();
+        this.pan(next.x - two.x, next.y - two.y);
+        this.zoom(next.apart / Math.max(two.apart, 1), next.x, next.y);
+        moved = 100;
+      } else if (down.size === 1) {
+        moved += Math.abs(now.x - before.x) + Math.abs(now.y - before.y);
+        if (moved > 4) this.pan(now.x - before.x, now.y - before.y);
+        this.stage.classList.toggle("dragged", moved > 4);
+      }
+    });
+    const up = (/** @type {PointerEvent} */ event) => {
+      const last = down.get(event.pointerId);
+      down.delete(event.pointerId);
+      this.stage.classList.remove("dragged");
+      if (last && moved <= 4 && event.type === "pointerup") {
+        this.#hover(last.x, last.y, false);
+        this.#pick(last.x, last.y);
+      }
+    };
+    this.stage.addEventListener("pointerup", up);
+    this.stage.addEventListener("pointercancel", up);
+    this.stage.addEventListener("pointerleave", () => this.#leave());
+    this.stage.addEventListener("dblclick", (event) => {
+      const { x, y } = at(event);
+      this.zoom(event.shiftKey ? 0.5 : 2, x, y);
+    });
+    this.stage.addEventListener(
+      "wheel",
+      (event) => {
+        event.preventDefault();
+        const { x, y } = at(event);
+        const lines = event.deltaMode === 1 ? 30 : 1;
+        this.zoom(Math.exp(-event.deltaY * lines * (event.ctrlKey ? 0.01 : 0.0018)), x, y);
+        this.#hover(x, y, false);
+      },
+      { passive: false },
+    );
+  }
+
+  #keys() {
+    /** @type {Record<string, () => void>} */
+    const keys = {
+      ArrowLeft: () => this.pan(STEP, 0),
+      ArrowRight: () => this.pan(-STEP, 0),
+      ArrowUp: () => this.pan(0, STEP),
+      ArrowDown: () => this.pan(0, -STEP),
+      "+": () => this.zoom(1.4),
+      "=": () => this.zoom(1.4),
+      "-": () => this.zoom(1 / 1.4),
+      0: () => this.fit(),
+      Home: () => this.fit(),
+      Enter: () => this.#pick(this.view.width / 2, this.view.height / 2),
+      Escape: () => this.dispatchEvent(new CustomEvent("pick", { detail: null })),
+    };
+    this.stage.addEventListener("keydown", (event) => {
+      if (event.target !== this.stage || event.ctrlKey || event.metaKey || event.altKey) return;
+      const act = keys[event.key];
+      if (!act) return;
+      event.preventDefault();
+      this.keyed = true;
+      act();
+      this.#hover(this.view.width / 2, this.view.height / 2, true);
+    });
+    this.stage.addEventListener("blur", () => {
+      if (this.keyed) this.#leave();
+    });
+  }
+
+  /**
+   * @param {number} x
+   * @param {number} y
+   * @param {boolean} keyed
+   */
+  #hover(x, y, keyed) {
+    if (this.keyed !== keyed) this.#change("lines");
+    this.keyed = keyed;
+    this.dispatchEvent(new CustomEvent("hover", { detail: { x, y } }));
+  }
+
+  #leave() {
+    if (this.keyed) this.#change("lines");
+    this.keyed = false;
+    this.dispatchEvent(new CustomEvent("hover", { detail: null }));
+  }
+
+  /**
+   * @param {number} x
+   * @param {number} y
+   */
+  #pick(x, y) {
+    const cell = this.cellAt(x, y);
+    if (cell) this.dispatchEvent(new CustomEvent("pick", { detail: cell }));
+  }
+}

@@ -1,0 +1,313 @@
+"""A stand-in for CrateDB's HTTP endpoint that knows the store's own statements, and no other.
+
+It keeps the table of readings by the design's rule and answers as the real server was seen to;
+answers that fail are scripted from `crate_answers`. What the statements really do is for the
+tests with the real server to show (tests/services).
+"""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any, Final
+
+import orjson
+
+from climatestream.stores.crate_address import Address
+from climatestream.stores.crate_tables import _TYPES, FIELD_TYPES
+from climatestream.stores.schema import FIELDS, READINGS, TABLES
+from tests.crate_answers import BY_NAME, Recorded
+
+SCHEMA: Final = "demo"
+LONGEST_TEXT: Final = 32_766
+"""Bytes of an ordinary text at most: fact A.3."""
+LONGEST_NAME: Final = 50_000
+"""Letters of a name in JSON at most: seen on 6.4.3."""
+TEXTS: Final = 10
+"""Failed rows of an answer that come with a reason: fact A.2."""
+
+Row = dict[str, Any]
+Reply = tuple[int, bytes]
+Request = dict[str, Any]
+
+
+class NotOurs(Exception):
+    """A statement that the double does not know."""
+
+
+class Refused(Exception):
+    """A request or a row that fails as recorded."""
+
+    def __init__(self, answer: Recorded) -> None:
+        self.answer = answer
+
+
+@dataclass
+class Script:
+    """An answer given instead of the double's own, some times.
+
+    Parameters
+    ----------
+    reply
+        Makes the answer of a request; None: this request is answered as usual.
+    """
+
+    reply: Callable[[Request], Reply | None]
+    times: float
+
+
+@dataclass
+class CrateDouble:
+    """What the server holds, and what was asked of it."""
+
+    fields: dict[str, str] = field(
+        default_factory=lambda: {name: FIELD_TYPES[kind] for name, kind in FIELDS.items()}
+    )
+    rows: dict[tuple[str, str, int], Row] = field(default_factory=dict)
+    asked: list[Request] = field(default_factory=list)
+    authorizations: list[str] = field(default_factory=list)
+    connections: int = 0
+    scripts: list[Script] = field(default_factory=list)
+    clock_ms: int = 1_754_827_300_000
+    port: int = 0
+    lock: threading.RLock = field(default_factory=threading.RLock)
+
+    # ------------------------------------------------------------------------- for tests
+
+    @property
+    def address(self) -> Address:
+        return Address("127.0.0.1", self.port, schema=SCHEMA, timeout_s=20.0)
+
+    @contextmanager
+    def serving(self) -> Iterator[CrateDouble]:
+        """Answer on a free port of 127.0.0.1."""
+        double = self
+
+        class Handler(_Handler):
+            crate = double
+
+        server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        server.daemon_threads = True
+        self.port = server.server_address[1]
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
+        thread.start()
+        try:
+            yield self
+        finally:
+            server.shutdown()
+            thread.join()
+            server.server_close()
+
+    def inserts(self) -> list[Request]:
+        """The requests that wrote readings."""
+        return [request for request in self.asked if "bulk_args" in request]
+
+    def script(
+        self, answer: Recorded, *, times: float = 1, statement: str = "INSERT", offset: int = -1
+    ) -> None:
+        """Answer requests with a statement that begins so as recorded.
+
+        Parameters
+        ----------
+        offset
+            Only where a row has this offset; -1: every row fails, or the whole request.
+        """
+
+        def reply(request: Request) -> Reply | None:
+            if not request["stmt"].startswith(statement):
+                return None
+            bulk = request.get("bulk_args", [])
+            bad = [offset < 0 or row[-1] == offset for row in bulk]
+            if bulk and not any(bad):
+                return None
+            if answer.scope == "request":
+                return answer.status, answer.content
+            return self.write(request, ["?" if is_bad else "" for is_bad in bad], answer)
+
+        self.respond(reply, times)
+
+    def respond(self, reply: Callable[[Request], Reply | None], times: float = 1) -> None:
+        """Answer as this says; None: as usual, which does not count."""
+        self.scripts.append(Script(reply, times))
+
+    # ------------------------------------------------------------------------- answering
+
+    def answer(self, request: Request) -> Reply:
+        """Status and content."""
+        with self.lock:
+            self.asked.append(request)
+            for script in self.scripts:
+                if script.times > 0 and (scripted := script.reply(request)) is not None:
+                    script.times -= 1
+                    return scripted
+            try:
+                return self._answer(request)
+            except Refused as refused:
+                return refused.answer.status, refused.answer.content
+
+    def _answer(self, request: Request) -> Reply:
+        statement = request["stmt"]
+        if "information_schema.columns" in statement:
+            return _rows(self._columns())
+        if statement.startswith("REFRESH TABLE"):
+            return _rows([])
+        if statement.startswith('INSERT INTO "demo"."climate_data"'):
+            return self.write(request)
+        if re.match(
+            r'SELECT .* FROM "demo"."climate_data" WHERE dataset = \?', statement, re.DOTALL
+        ):
+            return _rows(self._found(statement, request["args"]))
+        raise NotOurs(statement)
+
+    def _columns(self) -> list[list[Any]]:
+        columns = [
+            [table.name, column.name, [], _TYPES[column.kind]]
+            for table in TABLES
+            for column in table.columns
+        ]
+        return columns + [
+            [READINGS.name, "data", [name], kind] for name, kind in self.fields.items()
+        ]
+
+    def write(
+        self, request: Request, bad: list[str] | None = None, why: Recorded | None = None
+    ) -> Reply:
+        """Store the rows of a bulk, each by itself; `bad` ones fail for `why`."""
+        bulk = request["bulk_args"]
+        overwrites = "DO UPDATE" in request["stmt"]
+        for row in bulk:
+            self._check_request(row)
+        results: list[dict[str, Any]] = []
+        for row, is_bad in zip(bulk, bad or [""] * len(bulk), strict=True):
+            if is_bad and why is not None:
+                results.append(why.result)
+                continue
+            try:
+                results.append({"rowcount": self._store(row, overwrites)})
+            except Refused as refused:
+                results.append(refused.answer.result)
+        failed = [result for result in results if result["rowcount"] == -2]
+        for result in failed[TEXTS:]:
+            del result["error"]
+        return 200, orjson.dumps({"cols": [], "duration": 1.0, "results": results})
+
+    def _check_request(self, row: list[Any]) -> None:
+        """What fails while parameters are bound: nothing of the request is stored."""
+        (_, cell, _, _, (longitude, latitude), data, *_) = row
+        if cell is None:
+            raise Refused(BY_NAME["null in the key"])
+        if any(len(name) > LONGEST_NAME for name in data):
+            raise Refused(BY_NAME["a name of 60,000 letters"])
+        if latitude is None or abs(latitude) > 90 or abs(longitude) > 180:
+            raise Refused(BY_NAME["a latitude of 95"])
+        for name, value in data.items():
+            if self.fields.get(name) == "double precision" and not isinstance(value, int | float):
+                raise Refused(BY_NAME["text in a number"])
+
+    def _store(self, row: list[Any], overwrites: bool) -> int:
+        dataset, cell, country, time_ms, location, data, *rank = row
+        for name, value in data.items():
+            if "." in name:
+                raise Refused(BY_NAME["a name with a dot"])
+            if isinstance(value, str) and len(value.encode()) > LONGEST_TEXT:
+                raise Refused(BY_NAME["a text of 40,000 letters"])
+            kind = _kind(value)
+            if self.fields.setdefault(name, kind) != kind and self.fields[name] != "text":
+                raise Refused(BY_NAME["another type in one request"])
+            if self.fields[name] == "text":
+                data[name] = str(value)  # A.3: any scalar fits a text, without a word
+        mine = {
+            "country": country,
+            "location": location,
+            "data": data,
+            "rank": rank,
+            "stored_at": self.clock_ms,
+        }
+        self.clock_ms += 1
+        key = (dataset, cell, time_ms)
+        stored = self.rows.get(key)
+        if stored is None:
+            self.rows[key] = mine
+            return 1
+        if not overwrites:
+            return 0
+        newer = _order(rank) > _order(stored["rank"])
+        winner, other = (mine, stored) if newer else (stored, mine)
+        self.rows[key] = {
+            **winner,
+            "data": {**other["data"], **winner["data"]},
+            "country": winner["country"] or other["country"],
+        }
+        return 1
+
+    def _found(self, statement: str, arguments: list[Any]) -> list[list[Any]]:
+        dataset, _, *pairs = arguments
+        keys = []
+        for one, many in zip(pairs[::2], pairs[1::2], strict=True):
+            by_time = '"timestamp" = ? AND cell = ANY(?)' in statement
+            keys += [(dataset, other, one) if by_time else (dataset, one, other) for other in many]
+        selected = statement.removeprefix("SELECT ").split(" FROM ")[0]
+        expressions = re.findall(r"(?:[^,']|'(?:[^']|'')*')+", selected)[3:]
+        return [
+            [*key, *(_value(expression.strip(), self.rows[key]) for expression in expressions)]
+            for key in dict.fromkeys(keys)
+            if key in self.rows
+        ]
+
+
+_RANK: Final = {"preliminary": 0, "published_at": 1, "source": 2, '"offset"': 3}
+
+
+def _order(rank: list[Any]) -> tuple[Any, ...]:
+    preliminary, published_at, source, offset = rank
+    return not preliminary, published_at, offset, source
+
+
+def _value(expression: str, row: Mapping[str, Any]) -> Any:
+    subject, is_asked, _ = expression.partition(" IS NOT NULL")
+    if subject in _RANK:
+        value = row["rank"][_RANK[subject]]
+    elif subject == "country":
+        value = row["country"]
+    else:
+        name = subject.removeprefix("data['").removesuffix("']").replace("''", "'")
+        value = row["data"].get(name)
+    return value is not None if is_asked else value
+
+
+def _kind(value: Any) -> str:
+    if isinstance(value, bool):
+        return "boolean"
+    if isinstance(value, int):
+        return "bigint"  # A.3: the trap of a number that travels without its point
+    return "text" if isinstance(value, str) else "double precision"
+
+
+def _rows(rows: list[list[Any]]) -> Reply:
+    return 200, orjson.dumps({"cols": [], "col_types": [], "rows": rows, "rowcount": len(rows)})
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
+    crate: CrateDouble
+
+    def setup(self) -> None:
+        super().setup()
+        self.crate.connections += 1
+
+    def do_POST(self) -> None:
+        content = self.rfile.read(int(self.headers["Content-Length"]))
+        self.crate.authorizations.append(self.headers["Authorization"])
+        status, answer = self.crate.answer(orjson.loads(content))
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(answer)))
+        self.end_headers()
+        self.wfile.write(answer)
+
+    def log_message(self, *_: Any) -> None:
+        """Print nothing."""

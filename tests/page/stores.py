@@ -1,0 +1,73 @@
+"""Stores for the page's tests, filled by the engine itself: millions of readings in seconds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import duckdb
+
+from climatestream.stores.open import open_store
+
+CELLS = 2500
+
+
+def fill(
+    path: Path, dataset: str, times: int, step: str, fields: str, *, start: str = "2025-08-01"
+) -> None:
+    """Add `times` fields of `CELLS` cells in and around Germany to a store in a DuckDB file.
+
+    Parameters
+    ----------
+    step
+        An interval: `1 hour`.
+    fields
+        SQL of the members of `data`, of `t` (number of the time), `la`, `lo` (degrees).
+    """
+    with open_store(f"duckdb:{path}"):
+        pass  # makes the tables
+    connection = duckdb.connect()
+    connection.execute(f"ATTACH '{path}' AS store")
+    connection.execute("SET threads = 2")
+    for name, kind in connection.execute(
+        "SELECT column_name, data_type FROM information_schema.columns "
+        "WHERE table_name = 'climate_data' AND column_name = 'data'"
+    ).fetchall():
+        assert name == "data"
+        members = fields.replace("\n", " ")
+        wanted = connection.execute(
+            f"SELECT typeof({{{members}, 'latitude': 1.0::DOUBLE, 'longitude': 1.0::DOUBLE}}) "
+            "FROM (SELECT 1 AS t, 1.0 AS la, 1.0 AS lo)"
+        ).fetchone()
+        assert wanted is not None
+        assert set(_members(wanted[0])) <= set(_members(kind)), (wanted, kind)
+        order = _members(kind)
+    struct = ", ".join(f"'{name}': made['{name}']" for name in order)
+    known = set(_members(wanted[0]))
+    struct = ", ".join(
+        f"'{name}': made['{name}']" if name in known else f"'{name}': NULL::DOUBLE"
+        for name in order
+    )
+    connection.execute(
+        f"""INSERT INTO store.demo.climate_data BY NAME
+        SELECT '{dataset}' AS dataset, format('{{:.4f}},{{:.4f}}', la, lo) AS cell,
+            'DEU' AS country, TIMESTAMP '{start}' + t * INTERVAL '{step}' AS "timestamp",
+            [lo, la]::DOUBLE[2] AS geo_location, {{{struct}}} AS data, false AS preliminary,
+            TIMESTAMP '{start}' + t * INTERVAL '{step}' AS published_at,
+            TIMESTAMP '{start}' + t * INTERVAL '{step}' + INTERVAL '40 ms' AS stored_at,
+            'made/0' AS source, n AS "offset"
+        FROM (SELECT *, {{{fields}, 'latitude': la, 'longitude': lo}} AS made FROM
+            (SELECT t, n, 48.0 + (n // 50) / 10.0 AS la, 7.0 + (n % 50) / 10.0 AS lo
+             FROM range({times}) AS times(t), range({CELLS}) AS cells(n)))"""
+    )
+    connection.close()
+
+
+def _members(kind: str) -> list[str]:
+    inner = kind.removeprefix("STRUCT(").removesuffix(")")
+    return [part.strip().split(" ")[0].strip('"') for part in inner.split(",")]
+
+
+WEATHER = """'temperature': 12 + 8 * sin(t / 3.8) + 4 * cos(la + t / 9.0) * sin(lo),
+'u10': 6 * cos(t / 11.0 + lo / 2), 'v10': 6 * sin(t / 13.0 + la / 2),
+'pressure': 95000 + 2000 * sin(t / 21.0) + 300 * la"""
+WARMTH = "'temperature': 9 + 12 * sin(t * 3.14159 / 6) + la / 10 + (t / 120.0)"

@@ -1,0 +1,235 @@
+"""A real CrateDB for tests: the one that CLIMATESTREAM_TEST_CRATEDB names, or one of our own.
+
+Our own is started from the distribution in CRATEDB_HOME on free ports of 127.0.0.1, with a data
+folder of its own, and ended by its process id. How to get one: README.md beside this file.
+"""
+
+from __future__ import annotations
+
+import os
+import pwd
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import IO, Any
+
+import orjson
+import pytest
+
+from climatestream.errors import StoreUnavailable
+from climatestream.stores.crate_address import Address, parse
+from climatestream.stores.crate_http import CrateHttp
+
+NAMED = "CLIMATESTREAM_TEST_CRATEDB"
+HOME = "CRATEDB_HOME"
+DEFAULT_HOME = Path("~/.local/share/cratedb")
+HEAP = "768m"
+START_TIMEOUT_S = 180.0
+USERS = ("crate", "nobody")
+"""Whom CrateDB runs as where we are root, which it refuses to: the first that there is."""
+
+
+class Server:
+    """A CrateDB that answers.
+
+    Parameters
+    ----------
+    address
+        As a user who may do everything.
+    """
+
+    own = False
+    """Whether it is ours to configure, kill and start again."""
+
+    def __init__(self, address: Address) -> None:
+        self.address = address
+
+    def at(self, schema: str, user: str | None = None, **options: Any) -> Address:
+        """A schema on it, as this user or as the one who may do everything."""
+        return replace(self.address, schema=schema, user=user or self.address.user, **options)
+
+    def sql(self, statement: str, arguments: list[Any] | None = None, **more: Any) -> Any:
+        """Run a statement as the user who may do everything."""
+        http = CrateHttp(self.address)
+        http.open()
+        try:
+            return http.sql(statement, arguments or [], **more)
+        finally:
+            http.close()
+
+
+class Node(Server):
+    """A CrateDB of our own.
+
+    Parameters
+    ----------
+    home
+        Its distribution.
+    folder
+        Data, logs and what it prints; the user that it runs as owns it.
+    """
+
+    own = True
+
+    def __init__(self, home: Path, folder: Path) -> None:
+        self._home = home
+        self._folder = folder
+        self._http, self._psql, self._transport = _free_ports(3)
+        self._process: subprocess.Popen[bytes] | None = None
+        super().__init__(Address("127.0.0.1", self._http))
+
+    def start(self) -> None:
+        """Start it, and wait until it answers."""
+        settings = {
+            "network.host": "127.0.0.1",
+            "http.port": self._http,
+            "psql.port": self._psql,
+            "transport.tcp.port": self._transport,
+            "discovery.type": "single-node",
+            "path.data": self._folder / "data",
+            "path.logs": self._folder / "logs",
+            "udc.enabled": "false",
+            # `crate` from this machine without a password, everybody else with one.
+            "auth.host_based.enabled": "true",
+            "auth.host_based.config.0.user": "crate",
+            "auth.host_based.config.0.address": "_local_",
+            "auth.host_based.config.0.method": "trust",
+            "auth.host_based.config.99.method": "password",
+            # A full disk of the machine that runs tests is none of theirs.
+            "cluster.routing.allocation.disk.threshold_enabled": "false",
+        }
+        environment = {
+            **os.environ,
+            "CRATE_HEAP_SIZE": HEAP,
+            "CRATE_DISABLE_GC_LOGGING": "1",
+            "CRATE_HOME": str(self._home),
+        }
+        user = _unprivileged()
+        with self._output("ab") as output:
+            self._process = subprocess.Popen(
+                [self._home / "bin/crate", *(f"-C{k}={v}" for k, v in settings.items())],
+                cwd=self._folder,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                user=user,
+                group=None if user is None else pwd.getpwnam(user).pw_gid,
+                extra_groups=None if user is None else [],
+            )
+        self.wait()
+
+    def wait(self) -> None:
+        """Wait until it answers; fail with its last words if it ends or takes too long."""
+        assert self._process is not None
+        end = time.monotonic() + START_TIMEOUT_S
+        while time.monotonic() < end:
+            try:
+                self.sql("SELECT 1")
+            except StoreUnavailable:
+                if self._process.poll() is not None:
+                    break
+                time.sleep(0.2)
+            else:
+                return
+        with self._output("rb") as output:
+            last = output.read()[-2000:].decode(errors="replace")
+        raise AssertionError(f"CrateDB in {self._home} did not start:\n{last}")
+
+    def kill(self, how: signal.Signals = signal.SIGKILL) -> None:
+        """End it, and wait until it has ended."""
+        if self._process is not None:
+            self._process.send_signal(how)
+            self._process.wait(timeout=60)
+            self._process = None
+
+    def freeze(self) -> None:
+        """Let it take connections and answer nothing."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        assert self._process is not None
+        self._process.send_signal(signal.SIGCONT)
+
+    def _output(self, mode: str) -> IO[bytes]:
+        path = self._folder / "output.txt"
+        return path.open(mode)
+
+
+def _free_ports(count: int) -> list[int]:
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports = [open_socket.getsockname()[1] for open_socket in sockets]
+    for open_socket in sockets:
+        open_socket.close()
+    return ports
+
+
+def _unprivileged() -> str | None:
+    """The user to run as; None: as ourselves."""
+    if os.geteuid() != 0:
+        return None
+    for name in USERS:
+        try:
+            pwd.getpwnam(name)
+        except KeyError:
+            continue
+        return name
+    pytest.skip(f"CrateDB does not run as root, and there is no user {' or '.join(USERS)}")
+
+
+def _home() -> Path:
+    home = Path(os.environ.get(HOME) or DEFAULT_HOME).expanduser()
+    if not (home / "bin/crate").is_file():
+        pytest.skip(
+            f"no CrateDB: {home} holds no bin/crate. Unpack a distribution there, name its folder "
+            f"with {HOME}, or name a server with {NAMED}=crate://crate@host:4200"
+        )
+    return home
+
+
+@pytest.fixture(scope="session")
+def cratedb() -> Iterator[Server]:
+    """A CrateDB that answers; skips with the reason where none can be had."""
+    named = os.environ.get(NAMED)
+    if named:
+        server = Server(parse(named))
+        server.sql("SELECT 1")
+        yield server
+        return
+    home = _home()
+    user = _unprivileged()
+    folder = Path(tempfile.mkdtemp(prefix="climatestream-cratedb-"))
+    try:
+        if user is not None:
+            shutil.chown(folder, user)
+        node = Node(home, folder)
+        try:
+            node.start()
+            yield node
+        finally:
+            node.kill()
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def raw(server: Server, statement: str, bulk: list[list[Any]] | None = None) -> tuple[int, Any]:
+    """Status and content of an answer, whatever they are: by-passes what is tested."""
+    from http.client import HTTPConnection
+
+    connection = HTTPConnection(server.address.host, server.address.port, timeout=60)
+    request = {"stmt": statement} | ({} if bulk is None else {"bulk_args": bulk})
+    try:
+        connection.request(
+            "POST", "/_sql", orjson.dumps(request), {"Content-Type": "application/json"}
+        )
+        answer = connection.getresponse()
+        return answer.status, orjson.loads(answer.read())
+    finally:
+        connection.close()

@@ -1,0 +1,99 @@
+"""The CrateDB store against a real server."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from climatestream.stores.crate import CrateStore
+from climatestream.testing.rows import Reading
+from climatestream.testing.stores import Stored, StoreTests, WrappedStore
+from tests.services.crate import Server, raw
+
+SCHEMAS = tuple(f"climatestream_test_{number}" for number in range(3))
+
+
+class RefreshedStore(WrappedStore):
+    """Makes what was written visible before a query: CrateDB does so within a second."""
+
+    def __init__(self, store: CrateStore) -> None:
+        super().__init__(store, calls=["query"])
+        self.store = store
+
+    def before(self, call: str) -> None:
+        for table in ("climate_data", "datasets", "pipeline"):
+            self.store._http.sql(f"REFRESH TABLE {self.store.address.schema}.{table}")
+
+
+def clean(server: Server, schema: str) -> CrateStore:
+    """A store over the schema, with all tables, and nothing in them."""
+    store = CrateStore(server.at(schema))
+    server.sql(f"DROP TABLE IF EXISTS {schema}.climate_data")
+    existed = store.init(shards=1, replicas="0").existing
+    for table in existed:
+        server.sql(f"REFRESH TABLE {table}")
+        server.sql(f"DELETE FROM {table}")
+        server.sql(f"REFRESH TABLE {table}")
+    return store
+
+
+@pytest.fixture(scope="module", autouse=True)
+def schemas(cratedb: Server) -> Iterator[None]:
+    yield
+    for schema in SCHEMAS:
+        CrateStore(cratedb.at(schema)).drop()
+
+
+class TestCrateStore(StoreTests):
+    """`crate://` keeps the promises of a store."""
+
+    @pytest.fixture
+    def new_place(self, cratedb: Server) -> Callable[[], Any]:
+        names = itertools.cycle(SCHEMAS)
+
+        def made() -> tuple[Server, str]:
+            schema = next(names)
+            clean(cratedb, schema)
+            return cratedb, schema
+
+        return made
+
+    def store(self, place: Any) -> RefreshedStore:
+        server, schema = place
+        return RefreshedStore(CrateStore(server.at(schema)))
+
+    def stored(self, place: Any) -> list[Stored]:
+        server, schema = place
+        table = f"{schema}.climate_data"
+        server.sql(f"REFRESH TABLE {table}")
+        keys = raw(server, f'SELECT dataset, cell, "timestamp" FROM {table}')[1]["rows"]
+        # A row got by its key comes as it was written; from the index, a point is 1e-8 degrees off.
+        row = f"""SELECT data, "timestamp", dataset, country, preliminary, published_at, source,
+            "offset", geo_location, "year", stored_at, cell FROM {table}
+            WHERE dataset = ? AND cell = ? AND "timestamp" = ?"""
+        return [stored_row(server.sql(row, key)["rows"][0]) for key in keys]
+
+
+def stored_row(row: list[Any]) -> Stored:
+    data, time_ms, dataset, country, preliminary, published, source, offset, *rest = row
+    location, year_ms, stored_at_ms, cell = rest
+    latitude, longitude = data.pop("latitude"), data.pop("longitude")
+    reading = Reading(
+        data,
+        latitude,
+        longitude,
+        time_ms,
+        dataset,
+        country,
+        preliminary,
+        published,
+        source,
+        offset,
+    )
+    assert reading.cell == cell
+    year = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(milliseconds=year_ms)
+    return Stored(reading, tuple(location), year, stored_at_ms)
