@@ -19,6 +19,7 @@ from climatestream.keep import Keeper
 from climatestream.meter import Meter
 from climatestream.model import BATCH_ROWS
 from climatestream.progress import Progress, Spinner
+from climatestream.replay import cut
 from climatestream.stores.open import open_store
 
 if TYPE_CHECKING:
@@ -103,7 +104,7 @@ class Embedded:
         began = time.monotonic()
         with Progress(self.meter, slices) as progress:
             pipeline.run(
-                progress.watch(batches),
+                progress.watch(cut(batches, self.batch_rows)),
                 self.broker,
                 self.ingest,
                 self.meter,

@@ -12,6 +12,8 @@ import orjson
 LogFormat = Literal["text", "json"]
 
 LOGGER: Final = logging.getLogger("climatestream")
+CLIENT: Final = "climatestream.kafka"
+"""The logger of what the Kafka client says by itself: what matters of it is an error of a call."""
 
 FIELDS: Final = "fields"
 """Where a record keeps what it says beside its message: `extra={FIELDS: {...}}`."""
@@ -43,3 +45,4 @@ def configure(log_format: LogFormat) -> None:
     LOGGER.handlers = [handler]
     LOGGER.setLevel(logging.INFO if log_format == "json" else logging.WARNING)
     LOGGER.propagate = False
+    logging.getLogger(CLIENT).setLevel(logging.INFO if log_format == "json" else logging.CRITICAL)

@@ -208,13 +208,23 @@ def _limited(batches: Iterable[Batch], rate_per_s: float, clock: Clock) -> Itera
     """The same readings, in parts that keep to a rate."""
     rows = max(1, round(rate_per_s / RATE_STEPS))
     due_ns = float(clock.now_ns())
+    for part in cut(batches, rows):
+        clock.wait_until(round(due_ns))
+        if clock.stop.is_set():
+            return
+        # what was late is not made up for by a burst of more than a second
+        due_ns = max(due_ns, clock.now_ns() - NS_PER_S) + len(part) / rate_per_s * NS_PER_S
+        yield part
+
+
+def cut(batches: Iterable[Batch], rows: int) -> Iterator[Batch]:
+    """The same readings in batches of at most so many rows.
+
+    A batch that is small enough is passed on as it is, with what was derived from its cells.
+    """
     for batch in batches:
-        for start in range(0, len(batch), rows):
-            whole = rows >= len(batch)  # kept whole, it keeps what the codec derived from its cells
-            part = batch if whole else batch.part(start, min(start + rows, len(batch)))
-            clock.wait_until(round(due_ns))
-            if clock.stop.is_set():
-                return
-            # what was late is not made up for by a burst of more than a second
-            due_ns = max(due_ns, clock.now_ns() - NS_PER_S) + len(part) / rate_per_s * NS_PER_S
-            yield part
+        if len(batch) <= rows:
+            yield batch
+        else:
+            for start in range(0, len(batch), rows):
+                yield batch.part(start, min(start + rows, len(batch)))

@@ -61,7 +61,7 @@ SETTINGS: Final = (
     ),
     Setting(
         "duckdb-memory",
-        "160MB",
+        "100MB",
         "Memory that DuckDB may use for itself (its memory_limit).",
     ),
     Setting(

@@ -80,7 +80,7 @@ class DuckDBStore:
     path
         The file. DuckDB keeps its log and its temporary folder beside it.
     memory_limit
-        What DuckDB may hold in memory: `160MB`.
+        What DuckDB may hold in memory: `100MB`.
     threads
         Threads that a statement may use; None: as many as there are cores.
     """
