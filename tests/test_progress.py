@@ -1,0 +1,97 @@
+"""A long command says what it does, how far it is, its rate and what is left."""
+
+from __future__ import annotations
+
+import io
+import os
+import pty
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import orjson
+import pytest
+
+from climatestream import progress
+from climatestream.errors import StoreUnavailable
+from climatestream.logs import JsonFormatter, configure
+from climatestream.meter import Counts
+from tests.test_cli import COMMAND, started
+
+
+def test_on_a_terminal_there_is_a_bar(tmp_path: Path) -> None:
+    ours, theirs = pty.openpty()
+    with subprocess.Popen(
+        [*COMMAND, "run", "simulation:?days=3650"],
+        cwd=tmp_path,
+        stdout=subprocess.DEVNULL,
+        stderr=theirs,
+        env={**os.environ, "TERM": "xterm", "COLUMNS": "160"},
+    ) as process:
+        os.close(theirs)
+        try:
+            seen = ""
+            while not re.search(r"[\d,]+ stored, [\d,]+/s.*[1-9]\d*/87600 slices \d+:\d\d", seen):
+                seen += re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", os.read(ours, 65536).decode())
+        finally:
+            process.kill()
+    os.close(ours)
+
+
+def test_elsewhere_there_are_plain_lines(tmp_path: Path) -> None:
+    with started("run", "simulation:?days=3650", cwd=tmp_path) as process:
+        assert process.stderr is not None
+        for line in process.stderr:
+            assert "\x1b" not in line
+            if re.search(r"published, .* stored, .*/s.* slice .* of 87,600, about .* s left", line):
+                break
+        else:
+            pytest.fail("the run ended without such a line")
+
+
+@pytest.fixture
+def lines(monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
+    monkeypatch.setattr(progress, "FIRST_S", 0.0)
+    monkeypatch.setattr(progress, "LINES_S", 60.0)
+    stream = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", stream)
+    return stream
+
+
+def shown(lines: io.StringIO) -> str:
+    deadline = time.monotonic() + 5
+    while not lines.getvalue():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    return lines.getvalue()
+
+
+def test_what_is_waited_for_is_said(lines: io.StringIO) -> None:
+    counts = Counts()
+    counts.waiting_for = StoreUnavailable("the disk is full")
+    with progress.Progress(counts, 3):
+        assert "trying again: the disk is full" in shown(lines)
+
+
+def test_a_log_for_machines_has_json_lines(lines: io.StringIO) -> None:
+    configure("json")
+    try:
+        counts = Counts()
+        counts.stored = 7
+        with progress.Progress(counts, None):
+            said = orjson.loads(shown(lines))
+    finally:
+        configure("text")
+    assert said["message"] == "progress"
+    assert said["stored"] == 7
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", said["time"])
+
+
+def test_a_log_line_tells_its_exception() -> None:
+    import logging
+
+    record = logging.LogRecord("x", logging.ERROR, "", 1, "failed %s", ("twice",), None)
+    said = orjson.loads(JsonFormatter().format(record))
+    assert (said["message"], said["level"], said["logger"]) == ("failed twice", "error", "x")
