@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import io
 import os
 import pty
 import re
 import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -51,37 +49,34 @@ def test_elsewhere_there_are_plain_lines(tmp_path: Path) -> None:
             pytest.fail("the run ended without such a line")
 
 
-@pytest.fixture
-def lines(monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
+@pytest.fixture(autouse=True)
+def _at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(progress, "FIRST_S", 0.0)
     monkeypatch.setattr(progress, "LINES_S", 60.0)
-    stream = io.StringIO()
-    monkeypatch.setattr(sys, "stderr", stream)
-    return stream
 
 
-def shown(lines: io.StringIO) -> str:
+def shown(capfd: pytest.CaptureFixture[str]) -> str:
     deadline = time.monotonic() + 5
-    while not lines.getvalue():
+    while not (said := capfd.readouterr().err):
         assert time.monotonic() < deadline
         time.sleep(0.01)
-    return lines.getvalue()
+    return said
 
 
-def test_what_is_waited_for_is_said(lines: io.StringIO) -> None:
+def test_what_is_waited_for_is_said(capfd: pytest.CaptureFixture[str]) -> None:
     counts = Counts()
     counts.waiting_for = StoreUnavailable("the disk is full")
     with progress.Progress(counts, 3):
-        assert "trying again: the disk is full" in shown(lines)
+        assert "trying again: the disk is full" in shown(capfd)
 
 
-def test_a_log_for_machines_has_json_lines(lines: io.StringIO) -> None:
+def test_a_log_for_machines_has_json_lines(capfd: pytest.CaptureFixture[str]) -> None:
     configure("json")
     try:
         counts = Counts()
         counts.stored = 7
         with progress.Progress(counts, None):
-            said = orjson.loads(shown(lines))
+            said = orjson.loads(shown(capfd))
     finally:
         configure("text")
     assert said["message"] == "progress"
