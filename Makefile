@@ -5,7 +5,7 @@ BIN := .venv/bin
 RUN := PYTHONWARNINGS=default $(BIN)/python
 FILES ?=
 
-.PHONY: help demo env env-grib test test-grib check format bench lock docs countries
+.PHONY: help demo env env-grib test test-grib test-services test-faults test-page check format bench lock docs countries
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -26,10 +26,20 @@ env-grib: env ## the extra that reads GRIB
 	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-grib.lock
 
 test: env ## the tests: no network, no service, under three minutes
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto
 
 test-grib: env-grib ## the tests that need ecCodes
 	$(BIN)/python -m pytest tests -k grib
+
+test-services: env ## the tests with a real Kafka, and a real CrateDB where there is one
+	$(BIN)/python -m pytest tests/services
+
+test-faults: env ## processes really killed, at full counts
+	CLIMATESTREAM_FAULT_READINGS=200000 CLIMATESTREAM_FAULT_KILLS=20 \
+		$(BIN)/python -m pytest tests/services/test_faults.py --timeout 3600
+
+test-page: env ## the page in a headless browser
+	$(BIN)/python -m pytest tests/page
 
 check: env ## lint, format, types, links of the docs, the command reference
 	$(BIN)/ruff format --check .
