@@ -5,7 +5,7 @@ BIN := .venv/bin
 RUN := PYTHONWARNINGS=default $(BIN)/python
 FILES ?=
 
-.PHONY: help demo env env-grib test test-grib test-services test-faults test-page check format bench lock docs countries
+.PHONY: help demo env env-grib test test-grib test-services test-faults test-page check format bench lock docs countries screenshot
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -39,13 +39,14 @@ test-faults: env ## processes really killed, at full counts
 		$(BIN)/python -m pytest tests/services/test_faults.py --timeout 3600
 
 test-page: env ## the page in a headless browser
-	$(BIN)/python -m pytest tests/page
+	$(BIN)/python -m pytest tests/page --timeout 300
 
 check: env ## lint, format, types, links of the docs, the command reference
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/python scripts/check_docs.py
+	$(BIN)/python scripts/check_page.py
 
 format: env ## lay the code out, mend what can be mended
 	$(BIN)/ruff format .
@@ -56,6 +57,9 @@ bench: env ## the figures of docs/benchmarks.md, as ratios against their yardsti
 
 docs: env ## the command reference, made from --help
 	$(BIN)/python scripts/check_docs.py --write
+
+screenshot: env ## docs/page.png, from a running demo
+	$(BIN)/python scripts/make_screenshot.py
 
 lock: env ## the lock files, from pyproject.toml
 	$(BIN)/pip install --quiet uv

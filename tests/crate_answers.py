@@ -94,6 +94,14 @@ ANSWERS = (
         Verdict.REFUSED,
     ),
     Recorded(
+        "null where there must be a value",
+        "seen on 6.4.3: fails the whole request of a partitioned table",
+        400,
+        4000,
+        'SQLParseException["source" must not be null]',
+        Verdict.REFUSED,
+    ),
+    Recorded(
         "a name of 60,000 letters",
         "A.2: the error repeats the whole body; seen on 6.4.3 for names of more than 50,000",
         400,
@@ -265,8 +273,8 @@ ANSWERS = (
         Verdict.REFUSED,
     ),
     Recorded(
-        "null where there must be a value",
-        "A.3: NOT NULL violated",
+        "null where there must be a value, for a row",
+        "A.3: NOT NULL violated; on 6.4.3 of a table without partitions",
         200,
         4000,
         'SQLParseException["source" must not be null]',

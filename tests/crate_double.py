@@ -8,6 +8,7 @@ tests with the real server to show (tests/services).
 from __future__ import annotations
 
 import re
+import ssl
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -83,7 +84,7 @@ class CrateDouble:
         return Address("127.0.0.1", self.port, schema=SCHEMA, timeout_s=20.0)
 
     @contextmanager
-    def serving(self) -> Iterator[CrateDouble]:
+    def serving(self, tls: ssl.SSLContext | None = None) -> Iterator[CrateDouble]:
         """Answer on a free port of 127.0.0.1."""
         double = self
 
@@ -92,6 +93,8 @@ class CrateDouble:
 
         server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         server.daemon_threads = True
+        if tls is not None:
+            server.socket = tls.wrap_socket(server.socket, server_side=True)
         self.port = server.server_address[1]
         thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
         thread.start()

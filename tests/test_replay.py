@@ -385,6 +385,22 @@ def test_demo_begins_with_two_minutes_at_once_newest_first() -> None:
     assert {batch.dataset for batch in batches} == {"era5-land/hourly/replay"}
 
 
+def test_demo_shows_the_present_also_while_it_publishes_the_past() -> None:
+    """Where two minutes take long, the slice that is due comes in between, in its own second."""
+    clock = FakeClock()
+    stamps = []
+    batches = demo(FakeSource(hours(168), rows=(1,)), clock, lambda: True)
+    for batch in itertools.islice(batches, 159):  # one in four is of the present
+        stamps.append(batch.time_ns)
+        clock.now += S // 4
+    past = [stamp for stamp in stamps if stamp <= stamps[0]]
+    present = [stamp for stamp in stamps if stamp > stamps[0]]
+    assert len(past) == 120
+    assert present == sorted(set(present))
+    assert stamps.index(present[0]) == 4
+    assert {later - earlier for earlier, later in itertools.pairwise(present)} == {S}
+
+
 def test_demo_goes_on_with_a_slice_a_second_for_ever() -> None:
     """From where the first picture was, in order; files repeat."""
     clock = FakeClock()

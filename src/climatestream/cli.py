@@ -39,8 +39,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 # Neither this nor the store of a demo comes from the environment: a replay never reaches a store
 # that someone keeps real readings in unless it is named on the spot.
 DEMO_KEEP = "15m"
-DEMO_SOURCE = "simulation:?days=3650"
-"""Ten years of hours, made as they are shown: the weather goes on for as long as anyone looks."""
+DEMO_SOURCE = "simulation:"
 
 
 def main() -> NoReturn:
@@ -98,12 +97,19 @@ def cli() -> None:
     "--store", metavar="S", help="Keep what is replayed: duckdb:FILE. Without it, nothing."
 )
 @setting("port", type=click.IntRange(0, 65535))
+@setting("host")
 @click.option("--keep", default=DEMO_KEEP, show_default=True, help=settings.BY_NAME["keep"].meaning)
 @selecting
 @as_json
 @example("climatestream demo data/*.nc")
 def demo(
-    sources: tuple[str, ...], store: str | None, port: int, keep: str, json_: bool, **select: Any
+    sources: tuple[str, ...],
+    store: str | None,
+    port: int,
+    host: str,
+    keep: str,
+    json_: bool,
+    **select: Any,
 ) -> int:
     """Show the whole pipeline in one process, with its page, until Ctrl-C.
 
@@ -122,6 +128,7 @@ def demo(
             interrupt,
             keep_s=units.duration_s(keep),
             port=port,
+            host=host,
         ) as pipeline,
     ):
         say_page(pipeline.url)
@@ -137,6 +144,7 @@ def demo(
 @setting("batch-rows", type=click.IntRange(1))
 @setting("duckdb-memory")
 @setting("port", type=click.IntRange(0, 65535))
+@setting("host")
 @click.option("--serve", is_flag=True, help="Show the page, also after the last reading.")
 @click.option("--audit", is_flag=True, help="Prove at the end that nothing is lost.")
 @pacing
@@ -150,6 +158,7 @@ def run(
     batch_rows: int,
     duckdb_memory: str,
     port: int,
+    host: str,
     serve: bool,
     audit: bool,
     rate: str | None,
@@ -174,6 +183,7 @@ def run(
             dataset=select["dataset"],
             keep_s=keep_s,
             port=port if serve else None,
+            host=host,
             batch_rows=batch_rows,
             duckdb_memory=duckdb_memory,
             audited=audit,
@@ -212,15 +222,20 @@ def inspect(files: tuple[str, ...], dataset: str | None, json_: bool) -> int:
 @cli.command()
 @setting("store")
 @setting("port", type=click.IntRange(0, 65535))
+@setting("host")
 @as_json
 @example("climatestream serve --store duckdb:germany.duckdb")
-def serve(store: str, port: int, json_: bool) -> int:
+def serve(store: str, port: int, host: str, json_: bool) -> int:
     """Show the page over a store, until Ctrl-C."""
     from climatestream.stores.open import open_store
     from climatestream.web.app import Server
 
     began = time.monotonic()
-    with Interrupt() as interrupt, open_store(store) as opened, Server(opened, port=port) as page:
+    with (
+        Interrupt() as interrupt,
+        open_store(store) as opened,
+        Server(opened, port=port, host=host) as page,
+    ):
         say_page(page.url)
         interrupt.stop.wait()
     if json_:

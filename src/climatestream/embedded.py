@@ -38,6 +38,7 @@ def embedded(
     dataset: str | None = None,
     keep_s: float | None = None,
     port: int | None = None,
+    host: str = "127.0.0.1",
     batch_rows: int = BATCH_ROWS,
     duckdb_memory: str | None = None,
     audited: bool = False,
@@ -56,6 +57,8 @@ def embedded(
         How long readings are kept [s]; None: for ever.
     port
         Where the page is served; None: no page.
+    host
+        On which address; beyond this machine it wants a token, which `url` carries.
     batch_rows
         Readings handled at once, at most.
     audited
@@ -76,7 +79,7 @@ def embedded(
         if port is not None:
             from climatestream.web.app import Server
 
-            url = stack.enter_context(Server(opened, port=port)).url
+            url = stack.enter_context(Server(opened, port=port, host=host)).url
         partitions = list(broker.committed(pipeline.GROUP))
         meter = stack.enter_context(
             Meter(opened, broker.topic, lambda: broker.high_water(partitions))

@@ -94,32 +94,40 @@ def paced(source: Source, pace: Pace, clock: Clock) -> Iterator[Batch]:
 
 
 def demo(source: Source, clock: Clock, caught_up: Callable[[], bool]) -> Iterator[Batch]:
-    """What `demo` publishes: two minutes at once, newest first, then a slice a second for ever.
+    """What `demo` publishes: two minutes at once, newest first, and a slice a second for ever.
 
-    A slice too large for a second makes the interval longer, never a queue: the next one waits
-    until `caught_up` says that what was published is stored.
+    The present goes before the past: where publishing two minutes takes longer than a second, the
+    slice that is due comes in between. A slice too large for a second makes the interval longer,
+    never a queue: once the two minutes are published, the next slice waits until `caught_up` says
+    that what was published is stored.
     """
     slices = source.slices()
     if not slices:
         return
     newest = min(DEMO_SLICES, len(slices)) - 1
-    start_ns = _floor(clock.now_ns(), NS_PER_S)
+    start_ns = stamp_ns = _floor(clock.now_ns(), NS_PER_S)
+    numbers = itertools.count(newest + 1)
     readings = 0
     for back in range(DEMO_SLICES):
         if readings >= DEMO_READINGS:
             break
+        if clock.now_ns() >= stamp_ns + NS_PER_S:
+            stamp_ns = _floor(clock.now_ns(), NS_PER_S)
+            yield from _live(source, _slice(slices, next(numbers)), stamp_ns, clock)
         for batch in _read(source, _slice(slices, newest - back), clock):
             readings += len(batch)
             yield _stamped(batch, start_ns - back * NS_PER_S)
-    stamp_ns = start_ns
-    for number in itertools.count(newest + 1):
+    for number in numbers:
         while not caught_up() and not clock.stop.is_set():
             clock.wait_until(clock.now_ns() + NS_PER_S // 100)
         stamp_ns = _next_stamp(clock, stamp_ns, NS_PER_S)
         if clock.stop.is_set():
             return
-        for batch in _read(source, _slice(slices, number), clock):
-            yield _stamped(batch, stamp_ns)
+        yield from _live(source, _slice(slices, number), stamp_ns, clock)
+
+
+def _live(source: Source, slice_: Slice, stamp_ns: int, clock: Clock) -> Iterator[Batch]:
+    return (_stamped(batch, stamp_ns) for batch in _read(source, slice_, clock))
 
 
 def _scheduled(

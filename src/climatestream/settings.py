@@ -52,7 +52,12 @@ SETTINGS: Final = (
     Setting(
         "port",
         "8420",
-        "Port of the page on 127.0.0.1; where it is in use, the next free one is taken.",
+        "Port of the page; where it is in use, the next free one is taken.",
+    ),
+    Setting(
+        "host",
+        "127.0.0.1",
+        "Address of the page; beyond this machine it asks for the token in the printed address.",
     ),
     Setting(
         "batch-rows",

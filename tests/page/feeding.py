@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from climatestream.dashboards.panels import TIMES
 from climatestream.ports import Answer
 from climatestream.web.frames import Frame, Grid, make_grid
 from climatestream.web.page import Choice, Page, Slice
@@ -46,9 +47,8 @@ class FedPage(Page):
         names = [f"{y:.4f},{x:.4f}" for y, x in zip(latitude, longitude, strict=True)]
         self.fed: Grid = make_grid(names, latitude, longitude, ["DEU", "FRA"] * (len(row) // 2 + 1))
         self.fed_rate = rate
-        self._wave = np.arange(200.0)[:, None] / 12.0
         self._x, self._y = self.fed.longitude / 4.0, self.fed.latitude / 5.0
-        self._table = TimeTable(self.asking, _NO_PANEL, {})
+        self._table = TimeTable(self.asking, TIMES, {})
 
     def datasets(self, age_s: float = 0.0) -> dict[str, datetime]:
         del age_s
@@ -92,10 +92,7 @@ class FedPage(Page):
 
     def series(self, dataset: str, variable: str) -> TimeTable:
         del variable
-        table = TimeTable(self.asking, _NO_PANEL, {})
+        table = TimeTable(self.asking, TIMES, {})
         table.times = self.times(dataset).times
         table.columns = np.array([[1.0, 15.0, 29.0]] * 2)
         return table
-
-
-from climatestream.dashboards.panels import TIMES as _NO_PANEL  # noqa: E402

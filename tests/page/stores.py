@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import duckdb
@@ -28,24 +29,15 @@ def fill(
     connection = duckdb.connect()
     connection.execute(f"ATTACH '{path}' AS store")
     connection.execute("SET threads = 2")
-    for name, kind in connection.execute(
-        "SELECT column_name, data_type FROM information_schema.columns "
+    row = connection.execute(
+        "SELECT data_type FROM duckdb_columns() "
         "WHERE table_name = 'climate_data' AND column_name = 'data'"
-    ).fetchall():
-        assert name == "data"
-        members = fields.replace("\n", " ")
-        wanted = connection.execute(
-            f"SELECT typeof({{{members}, 'latitude': 1.0::DOUBLE, 'longitude': 1.0::DOUBLE}}) "
-            "FROM (SELECT 1 AS t, 1.0 AS la, 1.0 AS lo)"
-        ).fetchone()
-        assert wanted is not None
-        assert set(_members(wanted[0])) <= set(_members(kind)), (wanted, kind)
-        order = _members(kind)
-    struct = ", ".join(f"'{name}': made['{name}']" for name in order)
-    known = set(_members(wanted[0]))
+    ).fetchone()
+    assert row is not None
+    given = set(re.findall(r"'(\w+)':", fields)) | {"latitude", "longitude"}
     struct = ", ".join(
-        f"'{name}': made['{name}']" if name in known else f"'{name}': NULL::DOUBLE"
-        for name in order
+        (f"'{name}': made['{name}']::DOUBLE" if name in given else f"'{name}': NULL::DOUBLE")
+        for name in re.findall(r'"?(\w+)"? DOUBLE', row[0])
     )
     connection.execute(
         f"""INSERT INTO store.demo.climate_data BY NAME
@@ -60,11 +52,6 @@ def fill(
              FROM range({times}) AS times(t), range({CELLS}) AS cells(n)))"""
     )
     connection.close()
-
-
-def _members(kind: str) -> list[str]:
-    inner = kind.removeprefix("STRUCT(").removesuffix(")")
-    return [part.strip().split(" ")[0].strip('"') for part in inner.split(",")]
 
 
 WEATHER = """'temperature': 12 + 8 * sin(t / 3.8) + 4 * cos(la + t / 9.0) * sin(lo),

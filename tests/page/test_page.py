@@ -31,8 +31,7 @@ def clock(page: Opened) -> str:
 def colors(page: Opened) -> int:
     """How many different colours the layer of the field has."""
     count: int = page.tab.evaluate(
-        """() => { const { context, canvas } = { context: climatestream.map.layers.field,
-          canvas: climatestream.map.layers.field.canvas };
+        """() => { const context = climatestream.map.layers.field; const { canvas } = context;
           const { data } = context.getImageData(0, 0, canvas.width, canvas.height);
           const seen = new Set(new Uint32Array(data.buffer)); return seen.size; }"""
     )
@@ -128,8 +127,9 @@ def test_the_map_zooms_and_moves_by_wheel_drag_pinch_buttons_and_keys(
     def changed() -> list[float]:
         page.until(f"JSON.stringify({view}) !== {str(seen[-1]).replace(' ', '')!r}")
         page.tab.wait_for_timeout(60)
-        seen.append(page.tab.evaluate(view))
-        return seen[-1]
+        now: list[float] = page.tab.evaluate(view)
+        seen.append(now)
+        return now
 
     page.tab.mouse.move(500, 450)
     page.tab.mouse.wheel(0, -300)
@@ -175,7 +175,7 @@ def test_the_cell_under_the_pointer_is_read_out_with_all_its_values(
         "fetch('/reading?dataset=simulation&variable=temperature&cell=50.5,9.5"
         "&time=2025-08-05T06:00Z').then((answer) => answer.json())"
     )
-    value = dict((name, value) for name, _, value, _ in stored["values"])["temperature"]
+    value = {name: value for name, _, value, _ in stored["values"]}["temperature"]
     assert f"{value:.1f} °C".replace("-", "\N{MINUS SIGN}") in text
 
 
@@ -257,7 +257,10 @@ def test_zooming_a_chart_moves_the_slider_and_all_times_come_back(
     low, high = (int(page.tab.get_attribute("#slider", name)) for name in ("min", "max"))
     assert 0 < low < high < 199
     page.until("climatestream.timeline.live === false")
-    ranges = "[...document.querySelectorAll('.series .js-plotly-plot')].map((p) => p.layout.xaxis.range[0].slice(0, 13))"
+    ranges = (
+        "[...document.querySelectorAll('.series .js-plotly-plot')]"
+        ".map((plot) => plot.layout.xaxis.range[0].slice(0, 13))"
+    )
     page.until(f"new Set({ranges}).size === 1")
     page.tab.click("#whole")
     page.until("!climatestream.timeline.span")
@@ -363,7 +366,7 @@ def test_what_is_shown_is_exported_as_png_csv_and_parquet(
         page.tab.click("#exports")
         with page.tab.expect_download() as download:
             page.tab.click(control)
-        path = tmp_path / download.value.suggested_filename
+        path: Path = tmp_path / download.value.suggested_filename
         download.value.save_as(path)
         page.tab.keyboard.press("Escape")
         return path
@@ -399,6 +402,7 @@ def test_the_sql_behind_a_panel_can_be_read_copied_and_run(weather: Path, open_p
                 assert sql == page.tab.inner_text("#query-sql")
                 store.query(sql)
                 page.tab.keyboard.press("Escape")
+        page.close()
 
 
 # ------------------------------------------------------------------------------------- live
@@ -429,17 +433,20 @@ def readings(at: datetime, value: float) -> Rows:
 def test_an_empty_store_says_so_and_comes_to_life_with_the_first_readings(
     open_page: Open, tmp_path: Path
 ) -> None:
-    with open_store(f"duckdb:{tmp_path / 'new.duckdb'}") as store:
-        with Server(store, port=0) as server:
-            page = open_page(server.url)
-            page.until("document.getElementById('nothing').textContent.includes('waiting')")
-            page.picture("empty")
-            assert page.findings() == []
-            store.write(readings(datetime(2025, 8, 1, tzinfo=UTC), 10.0))
-            page.until("window.climatestream.field()")
-            assert clock(page) == "2025-08-01 00:00 UTC"
-            store.write(readings(datetime(2025, 8, 1, 1, tzinfo=UTC), 20.0))
-            page.until("document.getElementById('clock').textContent.includes('01:00')")
+    with (
+        open_store(f"duckdb:{tmp_path / 'new.duckdb'}") as store,
+        Server(store, port=0) as server,
+    ):
+        page = open_page(server.url)
+        page.until("document.getElementById('nothing').textContent.includes('waiting')")
+        page.picture("empty")
+        assert page.findings() == []
+        store.write(readings(datetime(2025, 8, 1, tzinfo=UTC), 10.0))
+        page.until("window.climatestream.field()")
+        page.until("document.getElementById('clock').textContent === '2025-08-01 00:00 UTC'")
+        store.write(readings(datetime(2025, 8, 1, 1, tzinfo=UTC), 20.0))
+        page.until("document.getElementById('clock').textContent.includes('01:00')")
+        page.close()
 
 
 def test_a_variable_without_values_at_a_time_says_so(open_page: Open, tmp_path: Path) -> None:
@@ -451,6 +458,7 @@ def test_a_variable_without_values_at_a_time_says_so(open_page: Open, tmp_path: 
         page = open_page(f"{url}/?variable=pressure&time=2025-08-01T01:00Z")
         page.until("document.getElementById('nothing').textContent.includes('no values of')")
         assert page.tab.is_visible("#nothing")
+        page.close()
 
 
 def test_the_page_survives_its_server_and_catches_up(weather: Path, open_page: Open) -> None:
@@ -468,6 +476,7 @@ def test_the_page_survives_its_server_and_catches_up(weather: Path, open_page: O
         page.until("document.getElementById('status').textContent === 'connected'")
         page.until("climatestream.field().variable === 'pressure'")
         assert page.tab.is_hidden("#problem")
+        page.close()
 
 
 @pytest.mark.parametrize("rate", [10.0, 100.0])
@@ -485,6 +494,8 @@ def test_the_newest_field_wins_however_many_arrive(open_page: Open, rate: float)
         moved = pages[0].tab.evaluate("climatestream.map.drawn.fields")
         pages[0].tab.wait_for_timeout(500)
         assert pages[0].tab.evaluate("climatestream.map.drawn.fields") > moved
+        for page in pages:
+            page.close()
 
 
 def test_ten_million_readings_are_shown_like_a_few(open_page: Open, tmp_path: Path) -> None:
@@ -501,6 +512,7 @@ def test_ten_million_readings_are_shown_like_a_few(open_page: Open, tmp_path: Pa
         page.tab.click("#tab-quality")
         page.until("document.querySelector('#panel-range table')", 60.0)
         page.picture("large")
+        page.close()
 
 
 def test_a_slow_store_keeps_no_browser_from_the_page(open_page: Open, weather: Path) -> None:
@@ -511,7 +523,7 @@ def test_a_slow_store_keeps_no_browser_from_the_page(open_page: Open, weather: P
         class Slow:
             def query(self, sql: str, parameters: Any = ()) -> Any:
                 if "count(DISTINCT" in sql:
-                    release.wait(20.0)
+                    release.wait(60.0)
                 return store.query(sql, parameters)
 
         try:
@@ -521,5 +533,7 @@ def test_a_slow_store_keeps_no_browser_from_the_page(open_page: Open, weather: P
                 page = open_page(server.url)
                 page.until("window.climatestream?.field()")
                 release.set()
+                waiting.close()
+                page.close()
         finally:
             release.set()

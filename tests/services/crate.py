@@ -14,8 +14,11 @@ import socket
 import subprocess
 import tempfile
 import time
+from base64 import b64encode
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
+from http.client import HTTPConnection, HTTPSConnection
 from pathlib import Path
 from typing import IO, Any
 
@@ -194,8 +197,8 @@ def _home() -> Path:
     return home
 
 
-@pytest.fixture(scope="session")
-def cratedb() -> Iterator[Server]:
+@contextmanager
+def started() -> Iterator[Server]:
     """A CrateDB that answers; skips with the reason where none can be had."""
     named = os.environ.get(NAMED)
     if named:
@@ -219,16 +222,24 @@ def cratedb() -> Iterator[Server]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+@pytest.fixture(scope="session")
+def cratedb() -> Iterator[Server]:
+    """A CrateDB that answers, the same one for all tests."""
+    with started() as server:
+        yield server
+
+
 def raw(server: Server, statement: str, bulk: list[list[Any]] | None = None) -> tuple[int, Any]:
     """Status and content of an answer, whatever they are: by-passes what is tested."""
-    from http.client import HTTPConnection
-
-    connection = HTTPConnection(server.address.host, server.address.port, timeout=60)
+    address = server.address
+    connection = (HTTPSConnection if address.ssl else HTTPConnection)(
+        address.host, address.port, timeout=60
+    )
+    credentials = b64encode(f"{address.user}:{address.password() or ''}".encode()).decode()
+    headers = {"Content-Type": "application/json", "Authorization": f"Basic {credentials}"}
     request = {"stmt": statement} | ({} if bulk is None else {"bulk_args": bulk})
     try:
-        connection.request(
-            "POST", "/_sql", orjson.dumps(request), {"Content-Type": "application/json"}
-        )
+        connection.request("POST", "/_sql", orjson.dumps(request), headers)
         answer = connection.getresponse()
         return answer.status, orjson.loads(answer.read())
     finally:

@@ -57,7 +57,7 @@ DEFAULT_PORT = 9092
 START_TIMEOUT_S = 180.0  # 2 to 17 s were measured, by how busy the machine was
 STOP_TIMEOUT_S = 60.0  # then SIGKILL: a controller without its majority can wait for ever
 
-POM = f"""\
+POM = """\
 <project xmlns="http://maven.apache.org/POM/4.0.0">
   <modelVersion>4.0.0</modelVersion>
   <groupId>local</groupId>
@@ -67,13 +67,13 @@ POM = f"""\
   <dependencies>
     <dependency>
       <groupId>org.apache.kafka</groupId>
-      <artifactId>kafka_2.13</artifactId>
-      <version>{KAFKA_VERSION}</version>
+      <artifactId>{artifact}</artifactId>
+      <version>{kafka_version}</version>
     </dependency>
     <dependency>
       <groupId>org.slf4j</groupId>
       <artifactId>slf4j-simple</artifactId>
-      <version>{SLF4J_VERSION}</version>
+      <version>{slf4j_version}</version>
     </dependency>
   </dependencies>
 </project>
@@ -361,16 +361,24 @@ def locked(path: Path) -> Iterator[None]:
         yield
 
 
-def resolve_jars() -> str:
-    """The class path of the broker; on first use Maven fetches the jars into the cache."""
-    jars = CACHE / f"jars-{KAFKA_VERSION}"
+def resolve_jars(artifact: str = "kafka_2.13") -> str:
+    """The class path of the broker; on first use Maven fetches the jars into the cache.
+
+    `kafka-tools` is that of Kafka's own benchmarks.
+    """
+    kind = "jars" if artifact == "kafka_2.13" else artifact
+    jars = CACHE / f"{kind}-{KAFKA_VERSION}"
     with locked(CACHE):
         if not jars.exists():
             maven = shutil.which("mvn")
             if maven is None:
                 raise FailedError("no Maven found: install it (Debian: apt-get install maven)")
             pom, partial = CACHE / "pom.xml", CACHE / "jars.partial"
-            pom.write_text(POM)
+            pom.write_text(
+                POM.format(
+                    artifact=artifact, kafka_version=KAFKA_VERSION, slf4j_version=SLF4J_VERSION
+                )
+            )
             shutil.rmtree(partial, ignore_errors=True)
             print(f"fetching Kafka {KAFKA_VERSION} into {jars}", file=sys.stderr)
             fetched = subprocess.run(

@@ -55,6 +55,8 @@ org.apache.kafka.common.security.scram.ScramLoginModule required;
 listener.name.sasl_ssl.oauthbearer.sasl.jaas.config=\
 org.apache.kafka.common.security.oauthbearer.OAuthBearerLoginModule required \
 unsecuredLoginStringClaim_sub="broker";
+group.consumer.min.heartbeat.interval.ms=200
+group.consumer.heartbeat.interval.ms=200
 """
 
 
@@ -77,12 +79,11 @@ class Kafka:
     sasl: str = ""
     ssl: str = ""
 
-    def url(self, topic: str, *, servers: str = "", **options: str | int) -> str:
-        """A `kafka://` URL; a dot in an option's name is written `_`."""
-        pairs = [
-            f"{name if name.endswith('_file') else name.replace('_', '.')}={quote(str(value))}"
-            for name, value in options.items()
-        ]
+    def url(self, topic: str, servers: str | int = "", **options: str | int) -> str:
+        """A `kafka://` URL; a dot in an option's name is written `_`, and `_` is `__`."""
+        names = [name.replace("__", " ").replace("_", ".").replace(" ", "_") for name in options]
+        texts = [quote(str(value), safe="") for value in options.values()]
+        pairs = [f"{name}={text}" for name, text in zip(names, texts, strict=True)]
         return f"kafka://{servers or self.servers}/{topic}" + ("?" * bool(pairs) + "&".join(pairs))
 
     def run(self, *arguments: str) -> str:
@@ -121,9 +122,7 @@ def started() -> Iterator[Kafka]:
                 host=HOST, controller=port + 1, sasl=port + 2, ssl=port + 3, folder=folder
             )
         )
-        kafka = Kafka(
-            f"{HOST}:{port}", folder, sasl=f"{HOST}:{port + 2}", ssl=f"{HOST}:{port + 3}"
-        )
+        kafka = Kafka(f"{HOST}:{port}", folder, sasl=f"{HOST}:{port + 2}", ssl=f"{HOST}:{port + 3}")
         try:
             kafka.run("start", "--port", str(port), "--properties", str(properties))
             _make_user(kafka.servers)
@@ -146,9 +145,9 @@ def kafka() -> Iterator[Kafka]:
         yield server
 
 
-@pytest.fixture
+@pytest.fixture(scope="class")
 def own_kafka() -> Iterator[Kafka]:
-    """A broker that the test may kill."""
+    """A broker that tests may kill, and start again."""
     reason = why_not()
     if reason:
         pytest.skip(reason)

@@ -52,14 +52,14 @@ def test_init_makes_all_tables_once_and_drop_removes_them(bare: CrateStore) -> N
 
 
 def test_settings_are_those_asked_for(cratedb: Server, bare: CrateStore) -> None:
-    bare.init(shards=3, replicas="0-2", refresh_interval_ms=2500)
+    bare.init(shards=3, replicas="0-2", refresh_interval_ms=2000)
     settings = cratedb.sql(
         """SELECT table_name, number_of_shards, number_of_replicas, settings['refresh_interval']
         FROM information_schema.tables WHERE table_schema = ?""",
         [SCHEMA],
     )["rows"]
     assert {row[0]: row[1:] for row in settings} == {
-        name: [3 if name == "climate_data" else 1, "0-2", 2500] for name in ALL
+        name: [3 if name == "climate_data" else 1, "0-2", 2000] for name in ALL
     }
 
 

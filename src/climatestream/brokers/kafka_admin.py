@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from confluent_kafka import (
+    Consumer,
     ConsumerGroupState,
     ConsumerGroupTopicPartitions,
     IsolationLevel,
@@ -38,6 +39,8 @@ LATEST: Final = OffsetSpec.latest()  # type: ignore[no-untyped-call]  # theirs
 
 REQUEST_S: Final = 15.0
 """Time that a broker has to answer [s]: an election of a leader takes a few."""
+GROUP_S: Final = 1.0
+"""Time that a group's coordinator has before it is looked for again [s]."""
 LOOK_S: Final = 0.1
 """How often a call that waits looks whether an answer is still to be expected [s]."""
 
@@ -79,17 +82,22 @@ class KafkaAdmin:
         self._lock = threading.Lock()
         self._client: AdminClient
         self._events: Events
+        self._groups: dict[str, tuple[Consumer, Events]] = {}
 
     def __enter__(self) -> Self:
         self._client, self._events = self._clients.admin()
         return self
 
     def __exit__(self, *_: object) -> None:
+        for client, _events in self._groups.values():
+            client.close()
+        self._groups.clear()
         del self._client
 
     def greet(self) -> None:
         """See that there is a broker, and that it lets us in."""
         self._ask("no answer", lambda client: client.describe_cluster(**_TIMEOUT))
+        self._clients.let_in = True
 
     # -------------------------------------------------------------------------- the topic
 
@@ -221,14 +229,30 @@ class KafkaAdmin:
 
     def committed(self, group: str, partitions: Sequence[int]) -> dict[int, int]:
         """By partition, the offset that a group goes on from; only where it has committed one."""
-        request = ConsumerGroupTopicPartitions(
-            group, [TopicPartition(self.topic, n) for n in partitions]
-        )
-        answer = self._ask(
-            f"the offsets of group {group} could not be read",
-            lambda client: client.list_consumer_group_offsets([request], **_TIMEOUT)[group],
-        )
-        return {place.partition: place.offset for place in _places(answer) if place.offset >= 0}
+        what = f"the offsets of group {group} could not be read on {self._place.servers}"
+        places = [TopicPartition(self.topic, n) for n in partitions]
+        with self._lock:
+            # not asked of the admin client: librdkafka 2.16 crashes where a coordinator answers
+            # it that another is the coordinator now, as after a restart
+            if group not in self._groups:
+                self._groups[group] = self._clients.onlooker(group)
+            client, events = self._groups[group]
+            events.clear()
+            deadline = time.monotonic() + REQUEST_S
+            while True:
+                client.poll(0)
+                try:
+                    found = client.committed(places, timeout=GROUP_S)
+                    offsets = {place.partition: _offset(place) for place in found}
+                    return {n: offset for n, offset in offsets.items() if offset >= 0}
+                except KafkaException as exception:
+                    error = error_of(exception)
+                    trouble = events.trouble()
+                    if trouble is not None:
+                        raise trouble from exception
+                    if error.code() not in TRANSIENT or time.monotonic() > deadline:
+                        raise translate(error, what) from exception
+                    time.sleep(LOOK_S)
 
     def set_committed(self, group: str, offsets: Mapping[int, int]) -> bool:
         """Set offsets of a group without members; False: it has some, and nothing is changed."""
@@ -307,6 +331,12 @@ class KafkaAdmin:
 
 
 _TIMEOUT: Final[dict[str, Any]] = {"request_timeout": REQUEST_S}
+
+
+def _offset(place: TopicPartition) -> int:
+    if place.error is not None:
+        raise KafkaException(place.error)
+    return place.offset
 
 
 def _places(answer: ConsumerGroupTopicPartitions) -> list[TopicPartition]:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Mapping
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeAlias, TypeVar
 
-from confluent_kafka import Consumer, KafkaException, Producer
+from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 
 from climatestream.brokers.kafka_errors import LOGGER, Events, misconfigured
@@ -16,6 +16,8 @@ from climatestream.errors import BrokerError
 
 C = TypeVar("C")
 
+OnCommit: TypeAlias = Callable[[KafkaError | None, list[TopicPartition]], None]
+
 # Defaults, under what the URL says.
 
 EVERY_CLIENT: Final = {
@@ -23,6 +25,8 @@ EVERY_CLIENT: Final = {
     # a broker that comes back is found within two seconds, not ten [ms]
     "reconnect.backoff.max.ms": 2_000,
     "log.connection.close": False,
+    # less is said on standard error, past the logger, as a client is closed
+    "log_level": 4,
     "socket.keepalive.enable": True,
 }
 
@@ -80,6 +84,8 @@ class Clients:
 
     def __init__(self, options: KafkaOptions, sign: Signer | None = None) -> None:
         self.options = options
+        self.let_in = False
+        """Whether the broker has taken the credentials."""
         self._token: Callable[[str], tuple[str, float]] | None = None
         if options.aws_region is not None:
             self._token = token_callback(options.aws_region, sign or signer())
@@ -115,8 +121,13 @@ class Clients:
         typed = self.options.of(BOTH, OF_PRODUCERS)
         return self._make(Producer, EVERY_CLIENT, PRODUCER, typed, DELIVERY)
 
-    def member(self, group: str) -> tuple[Consumer, Events]:
+    def member(self, group: str, on_commit: OnCommit) -> tuple[Consumer, Events]:
         """A consumer in a group, not yet subscribed.
+
+        Parameters
+        ----------
+        on_commit
+            Told the answer to a commit, while the consumer is polled.
 
         Raises
         ------
@@ -124,26 +135,34 @@ class Clients:
             The options don't fit together.
         """
         typed = self.options.of(BOTH, OF_CONSUMERS)
-        fixed: dict[str, object] = {**OFFSETS, "group.id": group}
+        fixed: dict[str, object] = {**OFFSETS, "group.id": group, "on_commit": on_commit}
         if typed.get("group.protocol", "classic").lower() == "classic":
             fixed["partition.assignment.strategy"] = "cooperative-sticky"
         return self._make(Consumer, EVERY_CLIENT, CONSUMER, typed, fixed)
 
     def reader(self) -> tuple[Consumer, Events]:
         """A consumer outside any group, which says where a partition ends."""
-        of_groups = ("group.instance.id", "group.protocol", "group.remote.assignor")
-        names = tuple(name for name in OF_CONSUMERS if name not in of_groups)
         fixed = {
-            **OFFSETS,
-            "group.id": f"climatestream-reader-{secrets.token_hex(4)}",  # never joined
             "enable.partition.eof": True,
             # a fetch of the partition before holds up the next one's for so long [ms]
             "fetch.wait.max.ms": 10,
         }
-        return self._make(Consumer, EVERY_CLIENT, CONSUMER, self.options.of(BOTH, names), fixed)
+        return self._outside(f"climatestream-reader-{secrets.token_hex(4)}", fixed)
+
+    def onlooker(self, group: str) -> tuple[Consumer, Events]:
+        """A consumer that asks for a group's offsets, and never joins it."""
+        return self._outside(group, {})
+
+    def _outside(self, group: str, fixed: Mapping[str, object]) -> tuple[Consumer, Events]:
+        of_members = ("group.instance.id", "group.protocol", "group.remote.assignor")
+        names = tuple(name for name in OF_CONSUMERS if name not in of_members)
+        typed = self.options.of(BOTH, names)
+        return self._make(
+            Consumer, EVERY_CLIENT, CONSUMER, typed, OFFSETS, {"group.id": group, **fixed}
+        )
 
     def _make(self, client: Callable[..., C], *settings: Mapping[str, object]) -> tuple[C, Events]:
-        events = Events(self.options.servers)
+        events = Events(self.options.servers, let_in=self.let_in)
         config: dict[str, Any] = {"error_cb": events}
         for layer in settings:
             config |= layer

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Mapping
 from operator import attrgetter
 from typing import TYPE_CHECKING, Final, Self, TypeAlias, cast
 
-from confluent_kafka import Consumer, KafkaException, Message, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from climatestream.brokers.kafka_errors import (
     LOGGER,
@@ -40,6 +40,11 @@ messages of 900 kB must not be."""
 
 SLICE_S: Final = 0.01
 """Time that a poll holds the client while it waits for messages [s]: a commit waits so long."""
+
+COMMIT_S: Final = 5.0
+"""Time that a commit waits for its answer before it fails transiently [s]."""
+COMMIT_SLICE_S: Final = 0.002
+"""How often it looks for the answer [s], which takes about 2 ms."""
 
 QUIET_S: Final = 5.0
 """A member that was not polled for so long keeps its partitions without taking messages [s]."""
@@ -146,7 +151,11 @@ class KafkaConsumer:
         self._columns: dict[int, Columns] = {}
         """What the poll under way has so far."""
         self._held: list[Message] = []
-        """What came while the member was quiet."""
+        """What came while no one polled: during a commit, or to a quiet member."""
+        self._awaited: dict[int, int] | None = None
+        """The offsets whose commit is not answered yet."""
+        self._answer: KafkaError | None = None
+        self._revoking = False
         self._quiet = False
         self._polled = time.monotonic()
         self._closing = threading.Event()
@@ -156,7 +165,7 @@ class KafkaConsumer:
         partitions = self._admin.partitions()
         if self._start != "earliest":
             self._begin(partitions)
-        self._client, self._events = self._clients.member(self._group)
+        self._client, self._events = self._clients.member(self._group, self._answered)
         self._client.subscribe(
             [self._topic],
             on_assign=self._take_over,
@@ -179,10 +188,8 @@ class KafkaConsumer:
 
         A group that has members is left alone: the first of them did this.
         """
-        committed = self._admin.committed(self._group, partitions)
-        missing = [number for number in partitions if number not in committed]
-        if missing:
-            self._admin.set_committed(self._group, self._admin.begins(missing, self._start))
+        if not self._admin.committed(self._group, partitions):
+            self._admin.set_committed(self._group, self._admin.begins(partitions, self._start))
 
     # ----------------------------------------------------------------------------- polling
 
@@ -257,17 +264,43 @@ class KafkaConsumer:
                 LOGGER.info("group %s: offsets %s are others' by now", self._group, positions)
             if not own:
                 return
-            what = f"the offsets of group {self._group} were not committed"
-            try:
-                answers = self._client.commit(offsets=own, asynchronous=False)
-            except KafkaException as exception:
-                error = error_of(exception)
-                if error.code() not in NOT_THE_OWNER:
-                    raise translate(error, what) from exception
-                return
-            for place in answers or ():
-                if place.error is not None and place.error.code() not in NOT_THE_OWNER:
-                    raise translate(place.error, what)
+            error = self._commit_now(own) if self._revoking else self._commit(own)
+        if error is not None and error.code() not in NOT_THE_OWNER:
+            raise translate(error, f"the offsets of group {self._group} were not committed")
+
+    def _commit(self, own: list[TopicPartition]) -> KafkaError | None:
+        """What the coordinator answers; no answer is an error too.
+
+        Not the client's own wait for it: without a coordinator that takes as long as the
+        session, during which no one could poll.
+        """
+        self._awaited = _offsets(own)
+        deadline = time.monotonic() + COMMIT_S
+        try:
+            self._client.commit(offsets=own, asynchronous=True)
+        except KafkaException as exception:
+            return error_of(exception)
+        while self._awaited is not None:
+            if time.monotonic() > deadline:
+                self._awaited = None
+                return KafkaError(KafkaError._TIMED_OUT, f"no answer in {COMMIT_S:.0f} s")
+            self._hold(self._client.consume(CHUNK, COMMIT_SLICE_S))
+        return self._answer
+
+    def _answered(self, error: KafkaError | None, places: list[TopicPartition]) -> None:
+        """The client's word on a commit, maybe on one that is no longer waited for."""
+        if self._awaited == _offsets(places):
+            self._awaited = None
+            errors = (place.error for place in places if place.error is not None)
+            self._answer = next(errors, error)
+
+    def _commit_now(self, own: list[TopicPartition]) -> KafkaError | None:
+        """The same within a callback of the client's, which must not poll."""
+        try:
+            answers = self._client.commit(offsets=own, asynchronous=False)
+        except KafkaException as exception:
+            return error_of(exception)
+        return next((place.error for place in answers or () if place.error is not None), None)
 
     def seek(self, positions: Mapping[int, int]) -> None:
         with self._turns:
@@ -298,11 +331,16 @@ class KafkaConsumer:
     def _give_up(self, places: list[TopicPartition], *, lost: bool) -> None:
         numbers = frozenset(map(_number, places))
         LOGGER.info("group %s: %s %s", self._group, "lost" if lost else "gives up", sorted(numbers))
-        if not self._closing.is_set():
-            self._on_revoke(numbers, lost)
-        for number in numbers:
-            self._assigned.pop(number, None)
-            self._columns.pop(number, None)
+        try:
+            if not self._closing.is_set():
+                self._revoking = True
+                self._on_revoke(numbers, lost)
+        finally:
+            self._revoking = False
+            for number in numbers:
+                self._assigned.pop(number, None)
+                self._columns.pop(number, None)
+            self._held = [m for m in self._held if m.partition() not in numbers]
 
     # ---------------------------------------------------------------------- a quiet member
 
@@ -317,7 +355,11 @@ class KafkaConsumer:
                 if not self._quiet:
                     self._quiet = True
                     self._client.pause(self._client.assignment())
-                self._held += self._client.consume(CHUNK, 0)
+                self._hold(self._client.consume(CHUNK, 0))
+
+    def _hold(self, messages: list[Message]) -> None:
+        """Keep messages for the next poll."""
+        self._held += messages
 
     def _wake(self) -> None:
         if self._quiet:
@@ -326,6 +368,10 @@ class KafkaConsumer:
 
 
 _number = attrgetter("partition")
+
+
+def _offsets(places: list[TopicPartition]) -> dict[int, int]:
+    return {place.partition: place.offset for place in places}
 
 
 def forget(_numbers: Iterable[int], _lost: bool) -> None:

@@ -30,6 +30,7 @@ TRANSIENT: Final = frozenset(
         KafkaError._NODE_UPDATE,
         KafkaError._DESTROY_BROKER,
         KafkaError._RETRY,
+        KafkaError._NOENT,  # of a partition without a leader
         # the broker's
         KafkaError.BROKER_NOT_AVAILABLE,
         KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
@@ -114,10 +115,17 @@ class Events:
     """What librdkafka says of a client's connections: its `error_cb`.
 
     It goes on trying by itself; what is kept here is why a call that waits gets no answer.
+
+    Parameters
+    ----------
+    let_in
+        Whether the broker took these credentials before: then a refusal may pass (a token was
+        renewed too late, a password is being changed), and is no reason to end.
     """
 
-    def __init__(self, servers: str) -> None:
+    def __init__(self, servers: str, *, let_in: bool = False) -> None:
         self._servers = servers
+        self._let_in = let_in
         self._cause: KafkaError | None = None
         self._fatal: KafkaError | None = None
         self._down = False
@@ -136,16 +144,24 @@ class Events:
         self._cause = None
         self._down = False
 
+    @property
+    def fatal(self) -> BrokerError | None:
+        """Why the client can never go on; None while it can."""
+        if self._fatal is None:
+            return None
+        return BrokerError(
+            f"the client of {self._servers} can't go on: {words(self._fatal)} "
+            f"({self._fatal.name()}); start the command again"
+        )
+
     def trouble(self) -> BrokerError | BrokerUnavailable | None:
         """Why there is no answer, if that is known; None while there may still be one."""
         if self._fatal is not None:
-            return BrokerError(
-                f"the client of {self._servers} can't go on: {words(self._fatal)} "
-                f"({self._fatal.name()}); start the command again"
-            )
+            return self.fatal
         cause = self._cause
         if cause is not None and cause.code() in REFUSED:
-            return BrokerError(
+            kind = BrokerUnavailable if self._let_in else BrokerError
+            return kind(
                 f"{self._servers} does not let us in: {words(cause)}; check security.protocol, "
                 f"sasl.*, ssl.* and the password"
             )
@@ -153,5 +169,6 @@ class Events:
             return None
         reason = f": {words(cause)}" if cause is not None else ""
         return BrokerUnavailable(
-            f"no broker of {self._servers} answers{reason}; check the address, or start the broker"
+            f"no broker of {self._servers} answers{reason}; check the address and the "
+            f"security options, or start the broker"
         )

@@ -77,9 +77,9 @@ class KafkaProducer:
             while messages:
                 messages = hand_over(messages, headers)
                 self._client.poll(WAIT_S if messages else 0)
-                self._raise_failed()
                 if self._closed:
                     raise BrokerError(f"the producer of topic {self._topic} is closed")
+                self._raise_failed()
 
     def flush(self) -> int:
         while self._client.flush(WAIT_S) and not self._closed:
@@ -151,6 +151,5 @@ class KafkaProducer:
         self._raise_fatal()
 
     def _raise_fatal(self) -> None:
-        trouble = self._events.trouble()
-        if isinstance(trouble, BrokerError):
-            raise trouble
+        if self._events.fatal is not None:
+            raise self._events.fatal

@@ -15,7 +15,6 @@ import math
 import re
 import time
 from base64 import b64decode, b64encode
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final, Self
 
@@ -103,6 +102,7 @@ class CrateStore:
         try:
             self._tables.check()
             self._columns = self._fields()
+            self._http.tables_were_there = True
         except BaseException:
             self.close()
             raise
@@ -178,7 +178,11 @@ class CrateStore:
             self._columns = self._fields()
         refused = self._clashing(rows, ready, named)
         kept = {row: values for row, values in enumerate(ready) if row not in refused}
-        refused |= self._merge(kept, keys, self._columns.keys())
+        try:
+            refused |= self._merge(kept, keys, self._columns.keys())
+        except StoreUnavailable:
+            self._columns = {}  # asked for anew: the table may be another one by then
+            raise
         if news - self._columns.keys():
             # Another writer may have stored one of them at the same moment, as another type.
             self._columns = self._fields()
@@ -205,7 +209,13 @@ class CrateStore:
 
     def _fields(self) -> dict[str, str]:
         """By field of `data`, CrateDB's type of it."""
-        columns = self._tables.columns().get(READINGS.name, {})
+        columns = self._tables.columns().get(READINGS.name)
+        if columns is None:
+            raise StoreUnavailable(
+                f"{self.address} does not show its table {READINGS.name}: it may be starting, or "
+                f"the table was dropped; `climatestream store init --store '{self.address}'` "
+                "makes it again"
+            )
         return {
             path[1]: kind for path, kind in columns.items() if len(path) == 2 and path[0] == "data"
         }
@@ -331,10 +341,16 @@ class CrateStore:
 
     def mark_retried(self, letters: Sequence[tuple[DeadLetter, int]], at_ms: int) -> None:
         """Note when dead letters were published again; see `Store.mark_retried`."""
-        retried = [
-            _row(replace(letter, retried_at_ms=at_ms), dead_at_ms) for letter, dead_at_ms in letters
-        ]
-        self._keep(DEAD_LETTERS, retried, set_={"retried_at": "excluded.retried_at"})
+        table = table_name(self.address.schema, DEAD_LETTERS)
+        key = " AND ".join(f"{quoted(name)} = ?" for name in DEAD_LETTERS.key)
+        self._run(
+            DEAD_LETTERS,
+            f"UPDATE {table} SET retried_at = ? WHERE {key}",
+            [
+                (at_ms, letter.topic, letter.partition, letter.offset, letter.published_at_ms)
+                for letter, _ in letters
+            ],
+        )
 
     # ------------------------------------------------------------------------ bookkeeping
 
@@ -356,15 +372,7 @@ class CrateStore:
         rows: Sequence[tuple[Any, ...]],
         set_: dict[str, str] | None = None,
     ) -> None:
-        """Add rows, whole, to a table beside the readings; set columns where the key is there.
-
-        Raises
-        ------
-        StoreUnavailable
-            Some rows were not stored now.
-        StoreError
-            The server will not store one of them.
-        """
+        """Add rows, whole, to a table beside the readings; set columns where the key is there."""
         columns = ", ".join(quoted(column.name) for column in table.columns)
         places = ", ".join("?" * len(table.columns))
         statement = (
@@ -376,6 +384,18 @@ class CrateStore:
             statement += f" ON CONFLICT ({key}) DO UPDATE SET {sets}"
         elif table.key:
             statement += " ON CONFLICT DO NOTHING"
+        self._run(table, statement, rows)
+
+    def _run(self, table: Table, statement: str, rows: Sequence[tuple[Any, ...]]) -> None:
+        """Run a statement for each of these rows of a table beside the readings.
+
+        Raises
+        ------
+        StoreUnavailable
+            Some rows were not stored now.
+        StoreError
+            The server will not store one of them.
+        """
         for request in _requests(statement, rows):
             for result in self._http.send(request)["results"]:
                 if result["rowcount"] < 0:
@@ -409,7 +429,7 @@ class CrateStore:
             first = words(sql)[:40] or "nothing"
             raise StoreError(f"a query is {first!r}, expected one SELECT: queries only read")
         try:
-            reply = self._http.sql(self._in_schema(sql), parameters)
+            reply = self._http.sql(self._in_schema(sql), parameters, any_table=True)
         except RequestRefused as error:
             if error.verdict is Verdict.DENIED:
                 raise
@@ -517,8 +537,8 @@ def _row(letter: DeadLetter, dead_at_ms: int) -> tuple[Any, ...]:
 
 
 def _letter(row: Sequence[Any]) -> DeadLetter:
-    topic, partition, offset, published_at_ms, key, value, headers, *rest, _ = row
-    reason, error, attempt, retried_at_ms = rest
+    topic, partition, offset, published_at_ms, key, value, headers, *rest = row
+    reason, error, attempt, retried_at_ms, _ = rest
     return DeadLetter(
         topic=topic,
         partition=partition,

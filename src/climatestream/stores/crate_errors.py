@@ -27,7 +27,7 @@ class Verdict(Enum):
     TOO_LARGE = "again in halves; a row alone is refused"
     REFUSED = "the row is refused for good; a request with more rows than one is cut in halves"
     DENIED = "the user may not do this, or is not known: the operator must act"
-    MISSING = "a table is not there, or not to be seen: `climatestream store init`"
+    MISSING = "a table is not there, or not to be seen: as for DENIED, but see `failure`"
     UNKNOWN = "nobody has seen this before: stop"
 
 
@@ -93,6 +93,7 @@ RULES: Final = (
     # A row that does not fit its types fails the request before anything of it is stored.
     _rule("request", 4000, "SQLParseException[Cannot cast ", Verdict.REFUSED),
     _rule("request", 4000, "SQLParseException[A primary key value must not be", Verdict.REFUSED),
+    _rule("request", 4000, 'SQLParseException["', Verdict.REFUSED),  # "source" must not be null
     # As does one that the JSON parser's limits are too small for: a name of 50,000 letters.
     _rule("request", 4000, "SQLParseException[Can't parse [", Verdict.REFUSED),
     _rule("request", 4000, _VALIDATION, Verdict.UNAVAILABLE),
@@ -149,19 +150,24 @@ class RequestRefused(StoreError):
         self.verdict = verdict
 
 
-def failure(place: str, code: int, message: str) -> StoreError | StoreUnavailable:
+def failure(
+    place: str, code: int, message: str, *, was_there: bool
+) -> StoreUnavailable | RequestRefused:
     """What to raise where a whole request failed.
 
     Parameters
     ----------
     place
         The store, as messages name it.
+    was_there
+        Whether what the statement names was there before. A server that starts answers for some
+        moments that it knows no schema, so that what was there may be there again.
     """
     verdict = classify("request", code, message)
     said = f"{place} answers {code}: {words(message) or 'nothing more'}"
-    if verdict in LATER:
+    if verdict is Verdict.MISSING:
+        said += f"; its tables are made with `climatestream store init --store '{place}'`"
+    if verdict in LATER or (verdict is Verdict.MISSING and was_there):
         retry_after_s = RETRY_AFTER_S if verdict is Verdict.OVERLOADED else None
         return StoreUnavailable(said, retry_after_s=retry_after_s)
-    if verdict is Verdict.MISSING:
-        said += f"; make its tables with `climatestream store init --store '{place}'`"
     return RequestRefused(said, verdict)

@@ -52,6 +52,8 @@ class CrateHttp:
         self._is_open = False
         self._headers: dict[str, str] = {}
         self._was_let_in = False
+        self.tables_were_there = False
+        """Whether the tables that statements name have been seen: they may be there again."""
         self._tls: ssl.SSLContext | None = None
 
     def open(self) -> None:
@@ -76,7 +78,7 @@ class CrateHttp:
     def close(self) -> None:
         """Close the idle connections; those in use close when their answer is there."""
         with self._guard:
-            self._is_open = False
+            self._is_open = self._was_let_in = self.tables_were_there = False
             idle, self._idle = self._idle, []
         for connection, _ in idle:
             connection.close()
@@ -87,10 +89,16 @@ class CrateHttp:
         arguments: Sequence[Any] = (),
         *,
         bulk: Sequence[Sequence[Any]] | None = None,
+        any_table: bool = False,
     ) -> Reply:
         """Run a statement once, or once for each row of `bulk`.
 
         The answer to a bulk has an entry of `results` for each row; the caller looks at each.
+
+        Parameters
+        ----------
+        any_table
+            The statement may name tables and columns that have never been there.
 
         Raises
         ------
@@ -100,9 +108,9 @@ class CrateHttp:
         RequestRefused
             The server refuses the whole request.
         """
-        return self.send(body(statement, arguments, bulk=bulk))
+        return self.send(body(statement, arguments, bulk=bulk), any_table=any_table)
 
-    def send(self, request: bytes) -> Reply:
+    def send(self, request: bytes, *, any_table: bool = False) -> Reply:
         """Run what `body` made; see `sql`."""
         status, content = self._exchange(request)
         if status == _UNAUTHORIZED:
@@ -127,7 +135,10 @@ class CrateHttp:
         if status != _OK:
             problem = reply.get("error", {})
             raise failure(
-                str(self.address), problem.get("code", status), problem.get("message", "")
+                str(self.address),
+                problem.get("code", status),
+                problem.get("message", ""),
+                was_there=self.tables_were_there and not any_table,
             )
         self._was_let_in = True
         return reply

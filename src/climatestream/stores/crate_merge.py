@@ -18,7 +18,6 @@ import itertools
 import operator
 import threading
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
@@ -37,6 +36,8 @@ from climatestream.stores.crate_tables import primary_key, table_name
 from climatestream.stores.schema import READINGS, quoted
 
 if TYPE_CHECKING:
+    from concurrent.futures import ThreadPoolExecutor
+
     from climatestream.model import Rank, Rows
 
 Key: TypeAlias = tuple[str, str, int]
@@ -57,6 +58,10 @@ _FEW: Final = 50
 """Rows that are merged without being looked up: a refresh and a look-up would cost more."""
 _TEXTS: Final = 10
 """Failed rows of one answer that CrateDB gives a reason for; from the next on only `-2`."""
+_LONGEST_TEXT: Final = 32_766
+"""Bytes of a text that CrateDB indexes at most. Of several rows of one request whose longer text
+is the first of its field, 6.4.3 refuses one and stores the others without it; alone each is
+refused."""
 _GROUPS: Final = 100
 """Alternatives of a look-up's condition at most; each is one time, or one cell."""
 
@@ -127,6 +132,15 @@ def _values(column: Any, kind: str) -> list[Any]:
     if kind == "number" and isinstance(column, list):
         return [None if value is None else float(value) for value in values]
     return values
+
+
+def _has_long_text(row: Parameters) -> bool:
+    return any(
+        isinstance(value, str)
+        and 4 * len(value) > _LONGEST_TEXT
+        and len(value.encode()) > _LONGEST_TEXT
+        for value in row[DATA].values()
+    )
 
 
 def _rank(row: Parameters) -> Rank:
@@ -252,8 +266,8 @@ class Merge:
         """
         call = _Call(rows, keys, frozenset(fields))
         firsts, repeats = _repeats(rows, keys)
-        self._at_once(lambda part: self._merge(call, part), self._cut(firsts))
-        for part in self._cut(repeats):
+        self._at_once(lambda part: self._merge(call, part), self._cut(call, firsts))
+        for part in self._cut(call, repeats):
             held = {keys[row] for row, refusal in call.refused.items() if refusal.transient}
             late = [row for row in part if keys[row] in held]
             self._send(call, self._upsert, [row for row in part if keys[row] not in held])
@@ -315,13 +329,20 @@ class Merge:
 
     # --------------------------------------------------------------------------- sending
 
-    def _cut(self, rows: Sequence[int]) -> Iterator[list[int]]:
+    def _cut(self, call: _Call, rows: Sequence[int]) -> Iterator[list[int]]:
         """Requests' worths of rows; how many that is may change on the way."""
-        start = 0
-        while start < len(rows):
-            stop = start + self._request_rows
-            yield list(rows[start:stop])
-            start = stop
+        part: list[int] = []
+        for row in rows:
+            alone = _has_long_text(call.rows[row])
+            if part and (alone or len(part) >= self._request_rows):
+                yield part
+                part = []
+            if alone:
+                yield [row]
+            else:
+                part.append(row)
+        if part:
+            yield part
 
     def _at_once(self, do: Callable[[list[int]], None], parts: Iterator[list[int]]) -> None:
         """Do it for every part, several at once; raise the first error after the last has ended."""
@@ -330,6 +351,8 @@ class Merge:
             for part in work:
                 do(part)
             return
+        from concurrent.futures import ThreadPoolExecutor, wait  # a Lambda's batch is one part
+
         with self._guard:
             threads = self._threads = self._threads or ThreadPoolExecutor(
                 IN_FLIGHT, thread_name_prefix="crate"
@@ -349,13 +372,13 @@ class Merge:
         try:
             results = self._http.send(request)["results"]
         except StoreUnavailable:
-            self._slower()
+            self._slower(len(part))
             raise
         except RequestRefused as error:
             if error.verdict not in (Verdict.TOO_LARGE, Verdict.REFUSED):
                 raise
             if error.verdict is Verdict.TOO_LARGE:
-                self._slower()
+                self._slower(len(part))
             if len(part) > 1:
                 return self._halves(call, statement, part)
             call.refuse(part[0], False, str(error))
@@ -365,7 +388,6 @@ class Merge:
                 f"{self._http.address} answers for {len(results)} rows of {len(part)}: what became "
                 "of the others is not known"
             )
-        self._faster()
         return self._read(call, statement, part, results)
 
     def _halves(self, call: _Call, statement: str, part: list[int]) -> list[int]:
@@ -398,7 +420,9 @@ class Merge:
                 verdicts.add(verdict)
                 call.refuse(row, verdict in LATER, words(said))
         if Verdict.OVERLOADED in verdicts:
-            self._slower()
+            self._slower(len(part))
+        else:
+            self._faster(len(part))
         if verdicts and verdicts <= set(LATER):
             # Whatever ails these, the same rows may be taken later: nothing is learnt by asking.
             for row in unsaid:
@@ -408,11 +432,14 @@ class Merge:
             unchanged += self._send(call, statement, unsaid[start : start + _TEXTS])
         return unchanged
 
-    def _slower(self) -> None:
-        self._request_rows = max(_FEWEST_ROWS, self._request_rows // 2)
+    def _slower(self, rows: int) -> None:
+        """A request of so many rows was too much: half of it is the most for a while."""
+        self._request_rows = max(_FEWEST_ROWS, min(self._request_rows, rows // 2))
 
-    def _faster(self) -> None:
-        self._request_rows = min(REQUEST_ROWS, self._request_rows * 2)
+    def _faster(self, rows: int) -> None:
+        """One of so many was not; only one as large as may be says that more may be."""
+        if rows >= self._request_rows:
+            self._request_rows = min(REQUEST_ROWS, self._request_rows * 3 // 2)
 
 
 @dataclass

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, TypeAlias
 
 from climatestream.errors import StoreError
 from climatestream.model import FieldType
@@ -56,6 +56,10 @@ _ALWAYS_THERE: Final = ("preliminary", "published_at", "source", "offset")
 """What the rank is made of: the merge compares them without asking for null."""
 
 _USER_EXISTS: Final = "RoleAlreadyExistsException"
+
+
+Columns: TypeAlias = dict[str, dict[tuple[str, ...], str]]
+"""By table the types of its columns, each as a path: `("data", "temperature")`."""
 
 
 @dataclass(frozen=True)
@@ -127,7 +131,8 @@ class Tables:
         replicas
             As CrateDB takes it: `1`, `0-1`, `0-all`; None: what the server gives a new table.
         refresh_interval_ms
-            After which time a written reading is seen by queries; None: as `replicas`.
+            After which time a written reading is seen by queries; CrateDB takes whole seconds, or
+            less than one. None: as `replicas`.
         writer
             Who may read and write the tables, and change none of them.
         reader
@@ -139,14 +144,14 @@ class Tables:
             The user may not, or a name or password is not one.
         """
         settings = {"number_of_replicas": replicas, "refresh_interval": refresh_interval_ms}
-        given = {name: value for name, value in settings.items() if value is not None}
-        existing = set(self.columns())
+        given = {name: str(value) for name, value in settings.items() if value is not None}
+        existing = self.columns()
         created = [table for table in TABLES if table.name not in existing]
         for table in created:
             self.http.sql(self._ddl(table, shards if table is READINGS else 1, given))
         names = [f"{self.schema}.{table.name}" for table in created]
         different = [
-            *self._different_columns(),
+            *self._different_columns(existing),
             *self._different_settings(shards, given, {table.name for table in created}),
         ]
         users = [(user, rights) for user, rights in ((writer, "DQL, DML"), (reader, "DQL")) if user]
@@ -167,17 +172,14 @@ class Tables:
         for user in users:
             self.http.sql(f"DROP USER IF EXISTS {quoted(user)}")
 
-    def columns(self) -> dict[str, dict[tuple[str, ...], str]]:
-        """By table the types of its columns, each as a path: `("data", "temperature")`.
-
-        What the user has no right on is not there.
-        """
+    def columns(self) -> Columns:
+        """The columns of the tables that the user has a right on."""
         rows = self.http.sql(
             """SELECT table_name, column_details['name'], column_details['path'], data_type
             FROM information_schema.columns WHERE table_schema = ?""",
             [self.schema],
         )["rows"]
-        found: dict[str, dict[tuple[str, ...], str]] = {}
+        found: Columns = {}
         for table, name, path, kind in rows:
             found.setdefault(table, {})[name, *path] = kind
         return found
@@ -198,7 +200,7 @@ class Tables:
                 f"{place} lacks the tables {', '.join(missing)}, or {place.user} has no rights on "
                 f"them: make them with `climatestream store init --store '{place}'`"
             )
-        problems = list(self._different_columns())
+        problems = list(self._different_columns(found))
         if problems:
             raise StoreError(
                 f"{place} has tables of another version of climatestream: {'; '.join(problems)}; "
@@ -207,7 +209,7 @@ class Tables:
 
     # ---------------------------------------------------------------------------- pieces
 
-    def _ddl(self, table: Table, shards: int, settings: dict[str, str | int]) -> str:
+    def _ddl(self, table: Table, shards: int, settings: dict[str, str]) -> str:
         key, partition = primary_key(table), partition_column(table)
         declared = [_declared(table, column) for column in table.columns]
         if key:
@@ -219,9 +221,8 @@ class Tables:
             + _with(settings)
         )
 
-    def _different_columns(self) -> Iterator[str]:
+    def _different_columns(self, found: Columns) -> Iterator[str]:
         """How the tables that exist differ from those that are needed."""
-        found = self.columns()
         for table in TABLES:
             columns = found.get(table.name)
             if columns is None:
@@ -238,7 +239,7 @@ class Tables:
                     yield f"{name} is {got}, expected {kind}"
 
     def _different_settings(
-        self, shards: int, given: dict[str, str | int], created: set[str]
+        self, shards: int, given: dict[str, str], created: set[str]
     ) -> Iterator[str]:
         rows = self.http.sql(
             """SELECT table_name, number_of_shards, number_of_replicas,
@@ -252,9 +253,9 @@ class Tables:
             settings = {"number_of_replicas": has_replicas, "refresh_interval": refresh}
             pairs = [(name, settings[name], value) for name, value in given.items()]
             if table == READINGS.name:
-                pairs.append(("number_of_shards", has_shards, shards))
+                pairs.append(("number_of_shards", has_shards, str(shards)))
             for name, got, wanted in pairs:
-                if str(got) != str(wanted):
+                if str(got) != wanted:
                     yield f"{self.schema}.{table} has {name} {got}, not {wanted}: left as it is"
 
     def _allow(self, user: User, rights: str) -> bool:
@@ -289,14 +290,16 @@ def _declared(table: Table, column: Column) -> str:
     return f"{quoted(column.name)} {kind}"
 
 
-def _with(settings: dict[str, str | int]) -> str:
+def _with(settings: dict[str, str]) -> str:
     if not settings:
         return ""
-    values = (
-        f"{name} = {value:d}" if isinstance(value, int) else f"{name} = {_literal(value)}"
-        for name, value in settings.items()
+    values = ", ".join(
+        f"{name} = {_literal(value + _UNITS.get(name, ''))}" for name, value in settings.items()
     )
-    return f" WITH ({', '.join(values)})"
+    return f" WITH ({values})"
+
+
+_UNITS: Final = {"refresh_interval": "ms"}
 
 
 def _literal(text: str) -> str:

@@ -138,7 +138,7 @@ class Charts:
             "title": panel.title,
             "unit": self._choice(look).unit if panel.unit == VARIABLE_UNIT else panel.unit,
             "description": panel.description,
-            "sql": panel.text(words).strip(),
+            "sql": "" if panel.words() - words.keys() else panel.text(words).strip(),
             "words": {
                 name: ms_of(value) if isinstance(value, datetime) else value
                 for name, value in words.items()
@@ -167,7 +167,7 @@ class Charts:
         return {
             "title": panel.title,
             "description": panel.description,
-            "sql": panel.text(self._words(panel, look)).strip(),
+            "sql": panel.text(self._known_words(panel, look)).strip(),
         }
 
     def export(self, name: str, look: Look) -> tuple[list[str], list[tuple[Any, ...]]]:
@@ -195,7 +195,16 @@ class Charts:
         return [names.get(column, column) for column in answer.columns], answer.rows
 
     def _answer(self, panel: Panel, look: Look) -> Answer:
-        return self._fresh(panel, self._words(panel, look))
+        return self._fresh(panel, self._known_words(panel, look))
+
+    def _known_words(self, panel: Panel, look: Look) -> dict[str, Any]:
+        words = self._words(panel, look)
+        if panel.words() - words.keys():
+            raise UsageError(
+                f"panel {panel.name} has nothing to compare {look.variable!r} with: the registry "
+                "does not know this variable"
+            )
+        return words
 
     def _fresh(self, panel: Panel, words: dict[str, Any]) -> Answer:
         """Whole-table panels are asked one at a time, and rarely where they cost much."""

@@ -66,7 +66,10 @@ export class ClimateBoard {
     const pair = element("div", "", "pair");
     this.histogram = charts.card("histogram", "Distribution", (panel) => around.query(panel), "histogram");
     this.rose = charts.card("rose", "Wind rose", (panel) => around.query(panel), "rose");
-    for (const one of [this.histogram, this.rose]) one.plot.setAttribute("role", "img");
+    for (const one of [this.histogram, this.rose]) {
+      one.plot.setAttribute("role", "img");
+      one.plot.setAttribute("aria-label", `${one.name.textContent}: loading`);
+    }
     pair.append(this.histogram.root, this.rose.root);
     root.append(this.lines, pair);
     /** @type {charts.SeriesChart[]} */
@@ -371,7 +374,7 @@ export class QualityBoard extends PanelBoard {
     this.put(
       "range",
       table(
-        ["", "lowest", "highest"],
+        ["values", "lowest", "highest"],
         [
           ["plausible", words.value(choice.plausible[0], choice.unit), words.value(choice.plausible[1], choice.unit)],
           [`of ${words.short(values)} values`, shown(low), shown(high)],

@@ -126,6 +126,7 @@ export class SeriesChart {
     this.cursor.hidden = true;
     this.plot.append(this.cursor);
     this.plot.setAttribute("role", "img");
+    this.plot.setAttribute("aria-label", `${choice.label}: loading`);
     /** @type {any} */
     this.data = null;
     /** @type {any} */
@@ -157,6 +158,7 @@ export class SeriesChart {
       hovertemplate: `%{y:.4~g}${unit}`,
       ...more,
     });
+    /** @type {object[]} */
     const traces = [
       line("max", { line: edge }),
       line("min", { line: edge, fill: "tonexty", fillcolor: faint(ink, 0.16) }),

@@ -48,7 +48,13 @@ const link = new Link(
   status,
 );
 const around = {
-  look: () => ({ ...wish, cell: marked, choices: state?.variables ?? [] }),
+  // what was answered last: a wish may name what is not there
+  look: () => ({
+    dataset: state?.dataset ?? null,
+    variable: state?.variable ?? null,
+    cell: marked,
+    choices: state?.variables ?? [],
+  }),
   timeline,
   choose: (/** @type {string} */ variable) => choose({ variable }),
   query: showQuery,
@@ -75,10 +81,10 @@ function pair(text) {
  * @param {Field | null} newest
  */
 function answered(said, newest) {
+  const first = state?.dataset !== said.dataset;
   state = said;
   problem(null);
   document.body.classList.remove("stale");
-  const first = wish.dataset !== said.dataset || !timeline.dataset;
   Object.assign(wish, { dataset: said.dataset, variable: said.variable });
   choices(said);
   figures(said);
@@ -274,7 +280,7 @@ function controls() {
   slider.value = place;
   const shown = timeline.time ?? times[place];
   slider.setAttribute("aria-valuetext", shown === undefined ? "no time" : `${words.time(shown)} UTC`);
-  slider.style.setProperty("--share", `${last_ > first ? (100 * (place - first)) / (last_ - first) : 100}%`);
+  slider.style.setProperty("--share", `${last_ > first ? (100 * (place - first)) / (last_ - first) : times.length && 100}%`);
   const width = times.length ? times[last_] - times[first] : 0;
   at("from").textContent = times.length ? words.brief(times[first], width) : "";
   at("to").textContent = times.length ? words.brief(times[last_], width) : "";
@@ -292,8 +298,9 @@ function controls() {
 }
 
 at("slider").addEventListener("input", () => {
+  const place = Number(at("slider").value);
   timeline.pause();
-  timeline.goPlace(Number(at("slider").value));
+  timeline.goPlace(place);
 });
 at("back").addEventListener("click", () => timeline.step(-1));
 at("forward").addEventListener("click", () => timeline.step(1));
