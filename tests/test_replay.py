@@ -241,6 +241,153 @@ def test_stamps_are_distinct_and_on_whole_publishing_intervals(speed: float, ear
 def test_a_slice_that_takes_longer_than_the_interval_is_followed_by_the_present() -> None:
     """No queue of stamps that were missed: the next slice has the second in which it comes."""
     clock = FakeClock()
+    stamps = []
+    for batch in paced(FakeSource(hours(6)), Pace(shift_to_now=True), clock):
+        stamps.append((batch.time_ns - NOW + 300 * MS) // S)
+        clock.now += 2 * S + 500 * MS
+    assert stamps == [0, 2, 5, 7, 10, 12]
+
+
+# ---------------------------------------------------------------------------------- loop
+
+
+def test_files_are_not_repeated_without_a_new_time() -> None:
+    """The same readings again would be no news: an error at once, with what to do."""
+    with pytest.raises(UsageError, match="add --shift-to-now") as caught:
+        paced(FakeSource(), Pace(loop=True), FakeClock())
+    assert caught.value.exit_code == 2
+
+
+@pytest.mark.parametrize("number", [1, 2, 7])
+@pytest.mark.parametrize("datasets", [("a",), ("a", "b")])
+def test_files_are_repeated_for_ever_with_another_stamp_each_time(
+    number: int, datasets: tuple[str, ...]
+) -> None:
+    """Also a file of a single time."""
+    clock = FakeClock()
+    pace = Pace(loop=True, shift_to_now=True)
+    count = 5 * number * len(datasets)
+    came = when(paced(FakeSource(hours(number), datasets), pace, clock), clock, count)
+    batches = [batch for _, batch in came]
+    assert originals(batches) == [n for n in range(number) for _ in datasets] * 5
+    assert len({(batch.dataset, batch.time_ns) for batch in batches}) == count
+    assert [at for at, _ in came] == [float(n // len(datasets)) for n in range(count)]
+
+
+def test_a_repeated_replay_keeps_its_speed() -> None:
+    """From the last slice to the first again it is one interval."""
+    clock = FakeClock()
+    pace = Pace(loop=True, shift_to_now=True, speed=7_200.0)
+    came = when(paced(FakeSource(hours(3)), pace, clock), clock, 7)
+    assert [at for at, _ in came] == [0.5 * n for n in range(7)]
+
+
+@pytest.mark.parametrize("number", [1, 3])
+@pytest.mark.parametrize("shift", [False, True])
+def test_a_simulation_goes_on_in_time_instead_of_repeating(number: int, shift: bool) -> None:
+    """The same readings again would be no news of it either."""
+    source = FakeSource(hours(number), ("simulation",))
+    batches = paced(source, Pace(loop=True, shift_to_now=shift), FakeClock())
+    taken = list(itertools.islice(batches, 10))
+    own = originals(taken) if shift else [(batch.time_ns - FIRST) // HOUR for batch in taken]
+    assert own == list(range(10))
+
+
+def test_a_simulation_that_goes_on_ends_with_the_times_that_a_message_may_have() -> None:
+    """The year 2201 is a dead letter's: what is shifted to now does not come to it."""
+    source = FakeSource(hours(3, END_NS - 5 * HOUR), ("simulation",))
+    times = [batch.time_ns for batch in paced(source, Pace(loop=True), FakeClock())]
+    assert times == hours(5, END_NS - 5 * HOUR)
+    shifted = paced(source, Pace(loop=True, shift_to_now=True), FakeClock())
+    assert len(list(itertools.islice(shifted, 20))) == 20
+
+
+def test_the_simulation_itself_can_be_read_on_and_on() -> None:
+    """Seamlessly: the field moves from its last time on as it did before."""
+    selection = Selection(region=parse_region("west=10,south=48,east=10.5,north=48.5"))
+    with Simulation("simulation:?step=6h&days=1&seed=3", selection) as source:
+        taken = list(itertools.islice(paced(source, Pace(loop=True), FakeClock()), 12))
+        steps = {b.time_ns - a.time_ns for a, b in itertools.pairwise(taken)}
+        assert steps == {6 * HOUR}
+        longer = Simulation("simulation:?step=6h&days=3&seed=3", selection)
+        with longer:
+            for batch, same in zip(taken, paced(longer, Pace(), FakeClock()), strict=True):
+                assert np.array_equal(batch.values["temperature"], same.values["temperature"])
+
+
+# ---------------------------------------------------------------------------------- stop
+
+
+@pytest.mark.parametrize(
+    "pace",
+    [
+        Pace(),
+        Pace(speed=1.0),
+        Pace(shift_to_now=True, loop=True),
+        Pace(rate_per_s=1.0),
+        Pace(rate_per_s=1e9),
+    ],
+)
+def test_nothing_is_read_or_given_once_the_clock_is_told_to_stop(pace: Pace) -> None:
+    """Neither in the middle of a slice nor after a wait."""
+    clock = FakeClock()
+    source = FakeSource(hours(10), rows=(4, 4, 4))
+    batches = paced(source, pace, clock)
+    next(batches)
+    clock.stop.set()
+    assert list(batches) == []
+    assert len(source.begun) == 1
+
+
+def test_a_wait_that_is_stopped_gives_nothing() -> None:
+    """Ctrl-C in the middle of an hour between two slices."""
+    for pace in (Pace(speed=1.0), Pace(speed=1.0, shift_to_now=True, loop=True)):
+        clock = FakeClock(stop_ns=NOW + 60 * S)
+        source = FakeSource()
+        assert len(list(paced(source, pace, clock))) == 1
+        assert clock.now == NOW + 60 * S
+        assert len(source.begun) == 1
+
+
+def test_slices_that_are_all_empty_can_be_stopped() -> None:
+    """A source may hold times but no readings: repeating it is no prison."""
+    clock = FakeClock(stop_ns=NOW + 20 * S)
+    assert list(paced(FakeSource(rows=()), Pace(loop=True, shift_to_now=True), clock)) == []
+    clock = FakeClock(stop_ns=NOW + 20 * S)
+    assert list(demo(FakeSource(rows=()), clock, lambda: True)) == []
+
+
+def test_the_real_clock_waits_and_is_stopped_at_once() -> None:
+    clock = Clock(threading.Event())
+    clock.wait_until(clock.now_ns() - S)
+    due = clock.now_ns() + 10 * MS
+    clock.wait_until(due)
+    assert clock.now_ns() >= due - 5 * MS
+    threading.Timer(0.01, clock.stop.set).start()
+    clock.wait_until(clock.now_ns() + 24 * HOUR)
+    assert clock.stop.is_set()
+    clock.wait_until(clock.now_ns() + 24 * HOUR)
+
+
+# ---------------------------------------------------------------------------------- demo
+
+LAST_SECOND = NOW - 300 * MS
+
+
+def test_demo_begins_with_two_minutes_at_once_newest_first() -> None:
+    """The newest slice has the present second, those before it a second less each."""
+    clock = FakeClock()
+    came = when(demo(FakeSource(hours(168)), clock, lambda: True), clock, 120)
+    batches = [batch for _, batch in came]
+    assert [at for at, _ in came] == [0.0] * 120
+    assert [b.time_ns for b in batches] == [LAST_SECOND - n * S for n in range(120)]
+    assert originals(batches) == list(range(119, -1, -1))
+    assert {batch.dataset for batch in batches} == {"era5-land/hourly/replay"}
+
+
+def test_demo_shows_the_present_also_while_it_publishes_the_past() -> None:
+    """Where two minutes take long, the slice that is due comes in between, in its own second."""
+    clock = FakeClock()
     past, present = [], []
     for batch in demo(FakeSource(hours(168), rows=(1,)), clock, lambda: True):
         (past if batch.time_ns <= NOW else present).append(batch.time_ns)

@@ -340,6 +340,41 @@ def test_publish_says_how_many_and_which_when_the_broker_stays_away(
     here.prove()
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_publish_interrupted_says_what_is_there_and_all_of_that_is_stored(
+    world: Callable[[Topic], World], kafka: Kafka, number: signal.Signals
+) -> None:
+    name = make_topic(kafka)
+    rate = f"{max(1_000, READINGS // 10)}/s"
+    with Command(
+        "publish", *slices(READINGS), "--broker", kafka.url(name), "--rate", rate, "--json"
+    ) as publish:
+        until(lambda: messages_in(kafka, name) > 0, "the first messages are there")
+        assert publish.interrupt(number) < DRAIN_S
+        published = publish.ended(130)["published"]
+    assert messages_in(kafka, name) == published > 0
+    here = world(Topic(name, published, published))
+    here.finish()
+    here.prove()
+
+
+def test_publish_whose_broker_is_away_ends_within_ten_seconds_and_says_what_it_leaves(
+    own: Kafka,
+) -> None:
+    name = make_topic(own)
+    rate = f"{max(1_000, READINGS // 10)}/s"
+    with Command(
+        "publish", *slices(READINGS), "--broker", own.url(name), "--rate", rate
+    ) as publish:
+        until(lambda: messages_in(own, name) > 0, "the first messages are there")
+        with away(own):
+            time.sleep(1.0)
+            assert publish.interrupt(signal.SIGTERM) < DRAIN_S
+        assert publish.wait() == 130
+        assert "messages" in publish.errors()
+        assert "publish them again" in publish.errors()
+
+
 # ----------------------------------------------------------------------------------- store
 
 BLOCKS = [
