@@ -388,7 +388,8 @@ def test_demo_begins_with_two_minutes_at_once_newest_first() -> None:
 def test_demo_shows_the_present_also_while_it_publishes_the_past() -> None:
     """Where two minutes take long, the slice that is due comes in between, in its own second."""
     clock = FakeClock()
-    past, present = [], []
+    past: list[int] = []
+    present: list[int] = []
     for batch in demo(FakeSource(hours(168), rows=(1,)), clock, lambda: True):
         (past if batch.time_ns <= NOW else present).append(batch.time_ns)
         clock.now += S // 4
