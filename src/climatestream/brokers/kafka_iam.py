@@ -24,7 +24,7 @@ def signer() -> Signer:
     except ImportError as error:
         raise UsageError(
             "sasl.mechanisms=AWS_MSK_IAM needs a package that is not installed: "
-            "pip install 'climatestream[msk]'"
+            "pip install aws-msk-iam-sasl-signer-python"
         ) from error
     sign: Signer = MSKAuthTokenProvider.generate_auth_token
     return sign

@@ -140,10 +140,14 @@ class KafkaProducer:
 
     def _raise_failed(self) -> None:
         if self._failed:
+            # what is still held is told of too, once it is acknowledged or its time is over
+            while self._client.flush(WAIT_S) and not self._closed:
+                self._raise_fatal()
+            failed = self._failed + len(self._client)
             partition, key = self._named[0]
             where = f" of partition {partition}" if partition >= 0 else ""
             raise DeliveryFailed(
-                f"{self._failed} of {self._handed} messages of topic {self._topic} were not "
+                f"{failed} of {self._handed} messages of topic {self._topic} were not "
                 f"acknowledged, the first with key {key[:80]!r}{where}: {self._reason}; publish "
                 f"them again once the reason is mended",
                 failed=self._named,

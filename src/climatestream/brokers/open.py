@@ -26,6 +26,6 @@ def open_broker(spec: str) -> KafkaBroker:
         if error.name != "confluent_kafka":
             raise
         raise UsageError(
-            "Kafka needs a package that is not installed: pip install 'climatestream[kafka]'"
+            "Kafka needs a package that is not installed: pip install confluent-kafka"
         ) from error
     return KafkaBroker(options)
