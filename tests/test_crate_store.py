@@ -410,6 +410,20 @@ def test_numbers_always_travel_as_floats(double: CrateDouble, store: CrateStore)
     assert double.fields["soil"] == "double precision"
 
 
+def test_a_new_field_reaches_all_rows_that_were_there_before_it(
+    double: CrateDouble, store: CrateStore
+) -> None:
+    """One row makes it a field of the table, alone: CrateDB would drop it from the next ones."""
+    chosen = readings(80)
+    store.write(rows(*chosen))
+    wind = [replace(r, data={"gust": r.offset + 0.5}, published_at_ms=NOON_MS * 2) for r in chosen]
+    double.asked.clear()
+    assert store.write(rows(*wind)) == []
+    assert [row["data"]["gust"] for row in double.rows.values()] == [n + 0.5 for n in range(80)]
+    merges = [len(q["bulk_args"]) for q in double.inserts() if "DO UPDATE" in q["stmt"]]
+    assert merges == [1, 79]
+
+
 def test_a_field_that_another_writer_made_meanwhile_is_refused(
     double: CrateDouble, store: CrateStore
 ) -> None:

@@ -13,7 +13,7 @@ import click
 import orjson
 
 from climatestream import units
-from climatestream.errors import UsageError
+from climatestream.errors import BrokerError, DeliveryFailed, UsageError
 from climatestream.interrupt import EXIT_CODE, Interrupt
 from climatestream.options import (
     as_json,
@@ -31,6 +31,9 @@ if TYPE_CHECKING:
     from climatestream.stores.crate_tables import User
 
 STDOUT = "-"
+
+PUBLISH_DRAIN_S = 5.0
+"""Time that the broker has after a signal to acknowledge what it was given [s]."""
 
 
 @click.command()
@@ -67,13 +70,24 @@ def publish(
     pace = pace_of(rate, speed, loop, shift_to_now)
     topic = _topic(partitions, replication, retention)
     began = time.monotonic()
-    with Interrupt() as interrupt, open_source_of(sources, select) as source, ExitStack() as stack:
+    with (
+        ExitStack() as stack,
+        # closing the producer ends what waits for a broker that is away
+        Interrupt(PUBLISH_DRAIN_S, stack.close) as interrupt,
+        open_source_of(sources, select) as source,
+    ):
         batches = replay.paced(source, pace, replay.Clock(interrupt.stop))
         counts = Counts()
         slices = None if loop else len(source.slices())
         producer = _producer(broker, topic, stack)
         with Progress(counts, slices) as progress:
-            published = pipeline.publish(progress.watch(batches), producer, counts)
+            try:
+                published = pipeline.publish(progress.watch(batches), producer, counts)
+            except (BrokerError, DeliveryFailed) as error:
+                if not interrupt.abandon.is_set():
+                    raise
+                click.echo(f"climatestream: {error}", err=True)
+                return EXIT_CODE
         result = {
             "published": published,
             "stored": 0,

@@ -30,7 +30,7 @@ from tests.services.kafka_server import Kafka
 
 READINGS: Final = int(os.environ.get("CLIMATESTREAM_FAULT_READINGS", "20000"))
 """Readings that each fault meets, at least."""
-KILLS: Final = int(os.environ.get("CLIMATESTREAM_FAULT_KILLS", "2"))
+KILLS: Final = int(os.environ.get("CLIMATESTREAM_FAULT_KILLS", "1"))
 """How often a process is killed where it is killed at random moments."""
 SEED: Final = int(os.environ.get("CLIMATESTREAM_FAULT_SEED", "0"))
 """Of those moments."""

@@ -205,6 +205,51 @@ def test_two_writers_may_name_a_new_field_with_different_types(
     assert refused == ([0, 50] if kind == "number" else [50, 0])
 
 
+@pytest.mark.parametrize("stored", [30, 300])
+def test_new_fields_reach_all_rows_that_were_there_before_them(
+    cratedb: Server, store: CrateStore, stored: int
+) -> None:
+    """CrateDB 6.4.3 stores the first of a request, and drops them, or all, from the others."""
+    old = readings(stored)
+    new = [
+        replace(
+            r, data={"soil": r.offset + 0.5, f"f{r.offset % 7}": 1.0}, published_at_ms=NOON_MS * 2
+        )
+        for r in readings(2 * stored)
+    ]
+    store.write(rows(*old))
+    assert store.write(rows(*new, *new[:5])) == []
+    found = store.find(rows(*new))
+    assert list(found.data["soil"]) == [r.offset + 0.5 for r in new]
+    for n in range(7):
+        assert list(found.data[f"f{n}"])[n::7] == [1.0] * len(new[n::7])
+    temperatures = store.find(rows(*old)).data["temperature"]
+    assert list(temperatures) == [r.data["temperature"] for r in old]
+
+
+def test_new_fields_of_several_writers_reach_all_rows(cratedb: Server, store: CrateStore) -> None:
+    store.write(rows(*readings(400)))
+    new = [
+        replace(r, data={"soil": r.offset + 0.5}, published_at_ms=NOON_MS * 2)
+        for r in readings(400)
+    ]
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(store.write, [rows(*new[n::4]) for n in range(4)])) == [[]] * 4
+    assert list(store.find(rows(*new)).data["soil"]) == [r.offset + 0.5 for r in new]
+
+
+def test_the_server_still_drops_new_fields_of_a_request(cratedb: Server, store: CrateStore) -> None:
+    """The fault that `Merge._apply` goes round; when this fails, that may go."""
+    assert store.write(rows(*readings(10))) == []
+    parameters = crate_merge.parameters(
+        new := rows(*(replace(r, data={"soil": 1.5}) for r in readings(10))),
+        crate_merge.keys_of(new),
+    )
+    results = store._http.sql(store._merge._upsert, bulk=parameters)["results"]
+    assert {result["rowcount"] for result in results} == {1}
+    assert sum(value == 1.5 for value in store.find(new).data["soil"]) < 10
+
+
 def test_an_integer_that_came_first_does_not_cut_what_follows(
     cratedb: Server, store: CrateStore
 ) -> None:

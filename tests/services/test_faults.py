@@ -602,7 +602,7 @@ def test_dead_letters_that_are_retried_are_stored_with_their_own_rank(
 
 
 def test_from_resets_a_group_only_if_asked_to_and_only_without_members(
-    world: Callable[[Topic], World], kafka: Kafka
+    world: Callable[[Topic], World], kafka: Kafka, stack: ExitStack
 ) -> None:
     foreign = Foreign(kafka, make_topic(kafka))
     for number in range(100):
@@ -620,7 +620,7 @@ def test_from_resets_a_group_only_if_asked_to_and_only_without_members(
     member = here.consume()
     until(lambda: here.members() == 1, "a member has the partitions")
     # the store of a member is its own where it is a file
-    other = World(kafka, here.topic, _beside(here.store), stack=here._stack)
+    other = World(kafka, here.topic, _beside(here.store), stack)
     other.group = here.group
     while_members = other.consume("--from", "earliest", "--yes", "--until-caught-up")
     assert while_members.wait() == 1

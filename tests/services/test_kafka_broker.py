@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
@@ -24,9 +24,12 @@ from climatestream.brokers.kafka_admin import TopicSettings
 from climatestream.brokers.kafka_clients import CONSUMER
 from climatestream.brokers.kafka_consumer import CHUNK, POLL_BYTES, KafkaConsumer
 from climatestream.brokers.kafka_options import parse
+from climatestream.brokers.kafka_producer import KafkaProducer
 from climatestream.brokers.open import open_broker
 from climatestream.errors import BrokerError, BrokerUnavailable, DeliveryFailed
-from climatestream.testing.brokers import BrokerTests, ends, flat, numbered, values
+from climatestream.model import Headers
+from climatestream.ports import Broker
+from climatestream.testing.brokers import KEYS, BrokerTests, ends, flat, numbered, values
 from tests.services.kafka_server import PASSWORD, USER, Kafka, new_topic
 
 QUICK: dict[str, str | int] = {
@@ -37,6 +40,9 @@ QUICK: dict[str, str | int] = {
 """Members that notice within a blink that others come and go."""
 
 PARTITIONS = 3
+
+STATIC = "static"
+"""A group that no other test has: static members do not leave it, their sessions end."""
 
 
 class KafkaTests(BrokerTests):
@@ -50,6 +56,30 @@ class KafkaTests(BrokerTests):
     def broker(self, kafka: Kafka) -> Iterator[KafkaBroker]:
         with self.opened(kafka) as broker:
             yield broker
+
+    @pytest.fixture(autouse=True)
+    def producers(self) -> Iterator[None]:
+        """One producer for all that a test publishes: each new one waits half a second."""
+        self.kept: dict[int, KafkaProducer] = {}
+        with ExitStack() as self.stack:
+            yield
+
+    def publish(
+        self,
+        broker: Broker,
+        contents: Sequence[bytes],
+        *,
+        keys: Sequence[bytes] = KEYS,
+        headers: Headers = (),
+    ) -> None:
+        assert isinstance(broker, KafkaBroker)
+        producer = self.kept.get(id(broker))
+        if producer is None:
+            producer = self.kept[id(broker)] = self.stack.enter_context(broker.producer())
+        before = producer.flush()
+        of_values = [keys[number % len(keys)] for number in range(len(contents))]
+        producer.publish(of_values, contents, headers)
+        assert producer.flush() == before + len(contents)
 
     def opened(self, kafka: Kafka, **options: str | int) -> KafkaBroker:
         """A broker over a topic of its own, which is made."""
@@ -359,14 +389,14 @@ class TestMember(Promises):
             broker.ensure_topic(TopicSettings(partitions=PARTITIONS))
             told = []
             other = stack.enter_context(open_broker(url.replace("=one", "=two"))).consumer(
-                "g", on_revoke=lambda *what: told.append(what)
+                STATIC, on_revoke=lambda *what: told.append(what)
             )
             with other:
-                with broker.consumer("g") as first:
+                with broker.consumer(STATIC) as first:
                     self.settle(broker, first, other)
                     before = set(first.high_water())
                 told.clear()
-                with broker.consumer("g") as first:
+                with broker.consumer(STATIC) as first:
                     self.settle(broker, first, other)
                     assert set(first.high_water()) == before
                     assert told == []
@@ -374,7 +404,8 @@ class TestMember(Promises):
     def test_a_second_member_of_the_same_name_ends_the_first(self, kafka: Kafka) -> None:
         """Its error is final: it must not fight for the name."""
         with self.opened(kafka, group_instance_id="one") as broker:
-            first, second = broker.consumer("g"), broker.consumer("g")
+            group = f"{STATIC}-2"
+            first, second = broker.consumer(group), broker.consumer(group)
             with first:
                 self.settle(broker, first)
                 with second:

@@ -85,7 +85,7 @@ class CrateStore:
         self._http = CrateHttp(address)
         self._tables = Tables(self._http, address.schema)
         self._look_up = LookUp(self._http, address.schema)
-        self._merge = Merge(self._http, address.schema)
+        self._merge = Merge(self._http, address.schema, self._fields)
         self._columns: dict[str, str] = {}
 
     def open(self) -> Self:

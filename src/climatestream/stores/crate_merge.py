@@ -58,10 +58,6 @@ _FEW: Final = 50
 """Rows that are merged without being looked up: a refresh and a look-up would cost more."""
 _TEXTS: Final = 10
 """Failed rows of one answer that CrateDB gives a reason for; from the next on only `-2`."""
-_LONGEST_TEXT: Final = 32_766
-"""Bytes of a text that CrateDB indexes at most. Of several rows of one request whose longer text
-is the first of its field, 6.4.3 refuses one and stores the others without it; alone each is
-refused."""
 _GROUPS: Final = 100
 """Alternatives of a look-up's condition at most; each is one time, or one cell."""
 
@@ -132,15 +128,6 @@ def _values(column: Any, kind: str) -> list[Any]:
     if kind == "number" and isinstance(column, list):
         return [None if value is None else float(value) for value in values]
     return values
-
-
-def _has_long_text(row: Parameters) -> bool:
-    return any(
-        isinstance(value, str)
-        and 4 * len(value) > _LONGEST_TEXT
-        and len(value.encode()) > _LONGEST_TEXT
-        for value in row[DATA].values()
-    )
 
 
 def _rank(row: Parameters) -> Rank:
@@ -233,12 +220,15 @@ class Merge:
         Open.
     schema
         Where the table is.
+    fields
+        Gives the fields that the table has now.
     """
 
-    def __init__(self, http: CrateHttp, schema: str) -> None:
+    def __init__(self, http: CrateHttp, schema: str, fields: Callable[[], Collection[str]]) -> None:
         self._http = http
         self._look_up = LookUp(http, schema)
         self._insert, self._upsert = _statements(table_name(schema, READINGS))
+        self._fields = fields
         self._request_rows = REQUEST_ROWS
         self._mostly_known = False
         self._guard = threading.Lock()
@@ -266,11 +256,11 @@ class Merge:
         """
         call = _Call(rows, keys, frozenset(fields))
         firsts, repeats = _repeats(rows, keys)
-        self._at_once(lambda part: self._merge(call, part), self._cut(call, firsts))
-        for part in self._cut(call, repeats):
+        self._at_once(lambda part: self._merge(call, part), self._cut(firsts))
+        for part in self._cut(repeats):
             held = {keys[row] for row, refusal in call.refused.items() if refusal.transient}
             late = [row for row in part if keys[row] in held]
-            self._send(call, self._upsert, [row for row in part if keys[row] not in held])
+            self._apply(call, [row for row in part if keys[row] not in held])
             for row in late:
                 # Stored now, it would come before the row of its key that is to be sent again.
                 call.refuse(row, True, "a row of the same key before it is not stored yet")
@@ -292,7 +282,26 @@ class Merge:
             self._look_up.refresh()
             absent, bringing_too = self._sorted_out(call, existing)
             existing = absent + bringing_too
-        self._send(call, self._upsert, bringing + existing)
+        self._apply(call, bringing + existing)
+
+    def _apply(self, call: _Call, part: list[int]) -> None:
+        """Merge rows into those that are there, in order.
+
+        Of rows of one request that give rows which exist a field that the table lacks, CrateDB
+        6.4.3 stores the first and answers 1 for all: the others lose the field, or all of `data`.
+        So a row with such a field goes alone; then the table has it.
+        """
+        ready: list[int] = []
+        for row in part:
+            if call.rows[row][DATA].keys() <= call.fields:
+                ready.append(row)
+                continue
+            self._send(call, self._upsert, ready)
+            self._send(call, self._upsert, [row])
+            ready = []
+            if row not in call.refused:
+                call.fields = frozenset(self._fields())
+        self._send(call, self._upsert, ready)
 
     def _sorted_out(self, call: _Call, part: list[int]) -> tuple[list[int], list[int]]:
         """Of these rows, those that have none in the table, and those that bring theirs something.
@@ -329,20 +338,13 @@ class Merge:
 
     # --------------------------------------------------------------------------- sending
 
-    def _cut(self, call: _Call, rows: Sequence[int]) -> Iterator[list[int]]:
+    def _cut(self, rows: Sequence[int]) -> Iterator[list[int]]:
         """Requests' worths of rows; how many that is may change on the way."""
-        part: list[int] = []
-        for row in rows:
-            alone = _has_long_text(call.rows[row])
-            if part and (alone or len(part) >= self._request_rows):
-                yield part
-                part = []
-            if alone:
-                yield [row]
-            else:
-                part.append(row)
-        if part:
-            yield part
+        start = 0
+        while start < len(rows):
+            stop = start + self._request_rows
+            yield list(rows[start:stop])
+            start = stop
 
     def _at_once(self, do: Callable[[list[int]], None], parts: Iterator[list[int]]) -> None:
         """Do it for every part, several at once; raise the first error after the last has ended."""
