@@ -7,6 +7,7 @@ request, with the statement that costs the server least, and reads nothing but t
 from __future__ import annotations
 
 import itertools
+from contextlib import closing
 from http.client import HTTPConnection
 
 import numpy as np
@@ -38,6 +39,10 @@ class Bench:
         self._places = [(47 + 0.1 * (n // 100), 5 + 0.1 * (n % 100)) for n in range(CELLS)]
         self._connection = HTTPConnection(store.address.host, store.address.port, timeout=120)
         self._bare, _ = crate_merge._statements(table_name(SCHEMA, READINGS))
+
+    def close(self) -> None:
+        """Close the bare loop's connection."""
+        self._connection.close()
 
     def rows(self, count: int, first: int | None = None, published_at_ms: int = 1) -> list[Rows]:
         """As many readings as calls of the store take them: new ones, or those from `first` on."""
@@ -129,8 +134,7 @@ def measure(server: Server, count: int) -> list[Figure]:
     store.drop()
     store.init(replicas="0")
     try:
-        with store:
-            bench = Bench(store)
+        with store, closing(Bench(store)) as bench:
             bench.loop(bench.ready(bench.rows(count)))  # the server compiles its code
             return [of(bench, count) for of in (new_rows, replay, newer)]
     finally:

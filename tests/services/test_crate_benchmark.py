@@ -11,5 +11,5 @@ from tests.services.crate import Server
 
 def test_writing_is_measured(cratedb: Server) -> None:
     with patch.object(timing.compare, "__defaults__", (1,)):
-        figures = measure(cratedb, 1_000)
+        figures = measure(cratedb, 200)
     assert all(figure.ratio > 0 for figure in figures)
