@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 STDOUT = "-"
 
-PUBLISH_DRAIN_S = 5.0
+PUBLISH_DRAIN_S = 8.0
 """Time that the broker has after a signal to acknowledge what it was given [s]."""
 
 
@@ -87,6 +87,8 @@ def publish(
                 if not interrupt.abandon.is_set():
                     raise
                 click.echo(f"climatestream: {error}", err=True)
+                if json_ and broker != STDOUT:
+                    click.echo(orjson.dumps({"error": str(error)}))
                 return EXIT_CODE
         result = {
             "published": published,
