@@ -38,6 +38,10 @@ USERS = ("crate", "nobody")
 """Whom CrateDB runs as where we are root, which it refuses to: the first that there is."""
 
 
+_DYING_WITH_US = ["setpriv", "--pdeathsig", "KILL"] if shutil.which("setpriv") else []
+"""Tests that are killed leave no server behind."""
+
+
 class Server:
     """A CrateDB that answers.
 
@@ -113,10 +117,11 @@ class Node(Server):
             "CRATE_DISABLE_GC_LOGGING": "1",
             "CRATE_HOME": str(self._home),
         }
+        options = [f"-C{name}={value}" for name, value in settings.items()]
         user = _unprivileged()
         with self._output("ab") as output:
             self._process = subprocess.Popen(
-                [self._home / "bin/crate", *(f"-C{k}={v}" for k, v in settings.items())],
+                [*_DYING_WITH_US, self._home / "bin/crate", *options],
                 cwd=self._folder,
                 env=environment,
                 stdin=subprocess.DEVNULL,

@@ -50,6 +50,8 @@ LATER: Final = frozenset(
         KafkaError.COORDINATOR_NOT_AVAILABLE,
         KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
         KafkaError.GROUP_ID_NOT_FOUND,
+        KafkaError.NOT_LEADER_FOR_PARTITION,
+        KafkaError.LEADER_NOT_AVAILABLE,
         KafkaError._TIMED_OUT,
         KafkaError._TRANSPORT,
     }
@@ -487,7 +489,7 @@ class World:
 
 
 def _answer(ask: Callable[[], T]) -> T:
-    """What Kafka answers, once it does: a coordinator is elected when it is first asked for."""
+    """What Kafka answers, once it does: leaders and coordinators are elected before they do."""
     deadline = time.monotonic() + PATIENCE_S
     while True:
         try:
@@ -505,8 +507,11 @@ def messages_in(kafka: Kafka, topic: str) -> int:
     )
     try:
         partitions = client.list_topics(topic).topics[topic].partitions
-        ends = [client.get_watermark_offsets(TopicPartition(topic, n)) for n in partitions]
-        return sum(high - low for low, high in ends)
+
+        def ends() -> list[tuple[int, int]]:
+            return [client.get_watermark_offsets(TopicPartition(topic, n)) for n in partitions]
+
+        return sum(high - low for low, high in _answer(ends))
     finally:
         client.close()
 
