@@ -222,3 +222,34 @@ def test_file_that_is_no_text_is_refused(tmp_path: Path) -> None:
         parse_region(str(path))
     with pytest.raises(UsageError, match="can't be read"):
         parse_region(str(tmp_path / "b.json"))
+
+
+@pytest.mark.parametrize(
+    ("text", "cell"),
+    [
+        ("latitude=50.11,longitude=8.68", (50.0, 8.5)),
+        ("lon=8.76;lat=50.26", (50.5, 9.0)),
+        ("latitude=-33.9, longitude=-0.2", (-34.0, 0.0)),
+        ("latitude=0.1,longitude=359.9", (0.0, 0.0)),
+        ("latitude=90,longitude=179.9", (90.0, -180.0)),
+    ],
+)
+def test_point_is_its_nearest_cell(text: str, cell: tuple[float, float]) -> None:
+    region = parse_region(text)
+    assert places(region, EAST) == places(region, WEST_AND_EAST) == {cell}
+
+
+def test_point_off_a_grid_has_no_cell() -> None:
+    latitude, longitude = np.arange(47.0, 55.1, 0.1), np.arange(6.0, 15.1, 0.1)
+    beside = parse_region("latitude=50.1,longitude=5.96").contains(latitude, longitude)
+    beyond = parse_region("latitude=50.1,longitude=5.94").contains(latitude, longitude)
+    assert (beside.sum(), beyond.sum()) == (1, 0)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["latitude=50", "latitude=95,longitude=5", "lat=5,lon=x", "lat=5,lon=400", "lat=5,lon=6,x=7"],
+)
+def test_wrong_point_is_refused(text: str) -> None:
+    with pytest.raises(UsageError, match="expected a latitude of -90..90 and a longitude"):
+        parse_region(text)

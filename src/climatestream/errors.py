@@ -5,10 +5,12 @@ The first fork is the question that a caller has: again later, or never.
     ClimatestreamError
     ├── Transient            the same call may succeed later: retry with backoff
     │   ├── StoreUnavailable     the store does not answer, is full, or is read-only
-    │   └── BrokerUnavailable    the broker does not answer
+    │   ├── BrokerUnavailable    the broker does not answer
+    │   └── SourceUnavailable    a service does not answer, or what it was asked for failed there
     └── Permanent            the same call will fail again
         ├── UsageError           a wrong argument or setting (exit 2)
         ├── SourceError          a file or service does not hold what is asked for
+        │   └── NotServed            a service does not give it: `lack` says what is missing
         ├── BrokerError          the broker refuses what is asked for
         ├── StoreError           the store refuses what is asked for
         ├── DeliveryFailed       messages were not acknowledged by the broker
@@ -52,6 +54,10 @@ class Transient(ClimatestreamError):
         self.retry_after_s = retry_after_s
 
 
+class SourceUnavailable(Transient):
+    """A service that gives data can't answer now, or failed at what it was asked for."""
+
+
 class StoreUnavailable(Transient):
     """The store can't take or answer anything now."""
 
@@ -72,6 +78,27 @@ class UsageError(Permanent):
 
 class SourceError(Permanent):
     """A file or a service does not hold what is asked for."""
+
+
+Lack = Literal[
+    "dataset",  # the service does not have the dataset
+    "variable",  # nor a variable of it
+    "region",  # it gives a single point, and a region is asked for, or the other way round
+    "time",  # nothing at these times, or not yet
+    "key",  # there is no key, or the service does not take it
+    "licence",  # its terms are not accepted
+    "limit",  # more is asked for than it gives
+    "package",  # the extra that speaks with it is not installed
+]
+"""What a request and a service lack of each other: a word to choose by; the sentence is beside."""
+
+
+class NotServed(SourceError):
+    """A service does not give what is asked for; another one may."""
+
+    def __init__(self, lack: Lack, message: str) -> None:
+        super().__init__(message)
+        self.lack: Lack = lack
 
 
 class BrokerError(Permanent):

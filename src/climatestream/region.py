@@ -1,4 +1,4 @@
-"""A part of the earth: a country, a bounding box, or GeoJSON polygons."""
+"""A part of the earth: a country, a bounding box, a point, or GeoJSON polygons."""
 
 from __future__ import annotations
 
@@ -25,6 +25,10 @@ grids are off by float noise, cells are no nearer than a thousandth."""
 
 SIDES = ("west", "south", "east", "north")
 BOX_EXAMPLE = "west=5,south=47,east=15,north=55"
+POINT_EXAMPLE = "latitude=50.11,longitude=8.68"
+
+LONE_STEP = 0.25
+"""The step taken for an axis of one place [degree]: the coarser of ERA5's and ERA5-Land's."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +40,8 @@ class Region:
     name
         For people: the code, the box as it can be typed, or the file's name.
     geometry
-        Polygon or MultiPolygon, longitude in [-180, 180]: cut where it crosses the date line.
+        Polygon or MultiPolygon, longitude in [-180, 180]: cut where it crosses the date line. Of
+        a point, that Point.
     country
         The alpha-3 code where the region is a country.
     """
@@ -44,6 +49,13 @@ class Region:
     name: str
     geometry: BaseGeometry
     country: str | None = None
+
+    @property
+    def point(self) -> tuple[float, float] | None:
+        """Latitude and longitude where the region is a point: on a grid, its nearest cell."""
+        if self.geometry.geom_type != "Point":
+            return None
+        return float(self.geometry.y), float(self.geometry.x)
 
     @cached_property
     def bounds(self) -> tuple[float, float, float, float]:
@@ -72,7 +84,8 @@ class Region:
         """Which points of a grid are in the region.
 
         Points on the edge of a box or a polygon are, by `EDGE`; a border between two countries
-        belongs to one of them, as in `countries.lookup`.
+        belongs to one of them, as in `countries.lookup`. A point has the nearest cell, where it
+        is in the grid or within half a step of it.
 
         Parameters
         ----------
@@ -88,6 +101,8 @@ class Region:
 
         from climatestream.raster import paint
 
+        if self.point is not None:
+            return _nearest(self.point, latitude, longitude)
         area = self.geometry
         if self.country is None:
             area = _cut(shapely.buffer(area, EDGE, join_style="mitre"))
@@ -102,8 +117,9 @@ def parse_region(text: str) -> Region:
     ----------
     text
         An ISO 3166-1 alpha-3 code in either case (`DEU`); a bounding box whose sides are named,
-        in any order (`west=5,south=47,east=15,north=55`; west > east crosses the date line); the
-        path of a GeoJSON file (`.json`, `.geojson`); or GeoJSON itself.
+        in any order (`west=5,south=47,east=15,north=55`; west > east crosses the date line); a
+        point (`latitude=50.11,longitude=8.68`); the path of a GeoJSON file (`.json`,
+        `.geojson`); or GeoJSON itself.
 
     Raises
     ------
@@ -122,11 +138,11 @@ def parse_region(text: str) -> Region:
             raise UsageError(f"the region's file {text} can't be read: {reason}") from error
         return _geojson(path.name, f"the region's file {text}", content)
     if "=" in text:
-        return _box(text)
+        return _point(text) if re.search(r"\blat(itude)?\s*=", text, re.IGNORECASE) else _box(text)
     if re.fullmatch(r"[-+.\d]+([\s,;/]+[-+.\d]+)+", text):
         raise UsageError(
-            f"region {text!r} is numbers whose order can't be known: name each side, as in "
-            f"{BOX_EXAMPLE}"
+            f"region {text!r} is numbers whose order can't be known: name each, as in "
+            f"{BOX_EXAMPLE} or {POINT_EXAMPLE}"
         )
     return _country(text)
 
@@ -212,6 +228,45 @@ def _box(text: str) -> Region:
             f"bounding box {text!r} is {east - west:g} degrees wide, expected at most 360"
         )
     return Region(name, _cut(shapely.box(west, south, east, north)))
+
+
+def _point(text: str) -> Region:
+    import shapely
+
+    given: dict[str, float] = {}
+    for part in re.split(r"[,;]", text):
+        name, _, number = (word.strip() for word in part.partition("="))
+        kind = {"lat": "latitude", "lon": "longitude"}.get(name.lower(), name.lower())
+        try:
+            given[kind] = float(number)
+        except ValueError:
+            given[kind] = math.nan
+    latitude, longitude = given.get("latitude", math.nan), given.get("longitude", math.nan)
+    if len(given) != 2 or not (-90.0 <= latitude <= 90.0 and -180.0 <= longitude <= 360.0):
+        raise UsageError(
+            f"point {text!r} is none, expected a latitude of -90..90 and a longitude of "
+            f"-180..360, as in {POINT_EXAMPLE}"
+        )
+    name = f"latitude={latitude:.10g},longitude={longitude:.10g}"
+    return Region(name, shapely.Point((longitude + 180.0) % 360.0 - 180.0, latitude))
+
+
+def _nearest(
+    point: tuple[float, float], latitude: NDArray[np.float64], longitude: NDArray[np.float64]
+) -> NDArray[np.bool_]:
+    """The one cell of a grid that is nearest to a point; none where the point is off the grid."""
+    import numpy as np
+
+    inside = np.zeros((len(latitude), len(longitude)), np.bool_)
+    turned = (longitude - point[1] + 180.0) % 360.0 - 180.0
+    away = np.abs(latitude - point[0]), np.abs(turned)
+    found = [int(np.argmin(axis)) for axis in away]
+    for axis, off, place in zip((latitude, longitude), away, found, strict=True):
+        step = float(np.median(np.abs(np.diff(axis)))) if len(axis) > 1 else LONE_STEP
+        if off[place] > step / 2.0 + EDGE:
+            return inside
+    inside[found[0], found[1]] = True
+    return inside
 
 
 def _geojson(name: str, where: str, text: str) -> Region:
