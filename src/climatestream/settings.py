@@ -77,7 +77,7 @@ SETTINGS: Final = (
     Setting(
         "region",
         None,
-        "Part of the earth: DEU, west=5,south=47,east=15,north=55, latitude=50,longitude=9, or GeoJSON.",
+        "DEU, a box (west=5,south=47,east=15,north=55), a point (lat=50,lon=9), or GeoJSON.",
     ),
     Setting(
         "variables",
