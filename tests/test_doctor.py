@@ -10,9 +10,10 @@ import pytest
 
 from climatestream import doctor
 from climatestream.cli import invoke
+from climatestream.findings import Finding
 
 
-def finding(name: str, **more: str | int) -> doctor.Finding:
+def finding(name: str, **more: str | int) -> Finding:
     asked = {"store": "duckdb:climatestream.duckdb", "port": 0, **more}
     found = doctor.examine(store=str(asked["store"]), port=int(asked["port"]))
     return next(one for one in found if one.name == name)
@@ -83,3 +84,29 @@ def test_too_little_memory_and_disk_is_broken(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(doctor, "FREE_MEMORY_BYTES", 10**18)
     monkeypatch.setattr(doctor, "FREE_DISK_BYTES", 10**18)
     assert finding("memory").state == finding("disk").state == "broken"
+
+
+def test_a_broker_and_a_store_that_do_not_answer_are_broken() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # bound, but nobody listens
+        port = taken.getsockname()[1]
+        found = doctor.examine(
+            store=f"crate://crate@127.0.0.1:{port}/demo",
+            port=0,
+            broker=f"kafka://127.0.0.1:{port}/era5",
+        )
+    broken = {one.name: one.todo for one in found if one.state == "broken"}
+    assert broken.keys() == {"broker", "store"}
+    assert "start the broker" in broken["broker"]
+    assert f"127.0.0.1:{port}" in broken["store"]
+
+
+def test_what_only_tests_need_is_no_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.setenv("CRATEDB_HOME", "/nowhere")
+    monkeypatch.delenv("CLIMATESTREAM_TEST_CRATEDB", raising=False)
+    monkeypatch.delenv("CLIMATESTREAM_CHROMIUM", raising=False)
+    for name, todo in (("Kafka", "maven"), ("CrateDB", "CRATEDB_HOME"), ("browser", "chromium")):
+        found = finding(f"{name} for tests")
+        assert found.state == "missing"
+        assert todo in found.todo

@@ -245,19 +245,26 @@ def serve(store: str, port: int, host: str, json_: bool) -> int:
 
 @cli.command()
 @setting("store")
+@setting("broker", help="A broker to look at: kafka://host:port/topic.")
+@setting("group")
 @setting("port", type=click.IntRange(0, 65535))
 @as_json
-@example("climatestream doctor")
-def doctor(store: str, port: int, json_: bool) -> int:
-    """Say what works here, what does not, and what to do."""
-    from climatestream import doctor as doctoring
+@example("climatestream doctor --broker kafka://127.0.0.1:9092/era5 --store crate://127.0.0.1")
+def doctor(store: str, broker: str | None, group: str, port: int, json_: bool) -> int:
+    """Say what works here, what does not, and what to do.
 
-    findings = doctoring.examine(store=store, port=port)
+    Of a broker and of a CrateDB store: whether they are reached and let us in, what the topic
+    and the tables are like, and what this user may do with them.
+    """
+    from climatestream import findings
+    from climatestream.doctor import examine
+
+    found = examine(store=store, port=port, broker=broker, group=group)
     if json_:
-        click.echo(orjson.dumps(doctoring.as_json(findings)))
+        click.echo(orjson.dumps(findings.as_json(found)))
     else:
-        doctoring.print_table(findings)
-    return 1 if any(finding.state == "broken" for finding in findings) else 0
+        findings.print_table(found)
+    return 1 if any(finding.state == "broken" for finding in found) else 0
 
 
 for command in (publish, consume, audit, dead_letters, store_commands):

@@ -9,20 +9,15 @@ import socket
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Final
 
 import psutil
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from climatestream.errors import ClimatestreamError
-from climatestream.stores.open import DUCKDB, open_store
-
-State = Literal["ok", "missing", "broken"]
+from climatestream.findings import Finding
+from climatestream.stores.open import CRATE, DUCKDB, open_store
 
 PYTHON: Final = (3, 11)
 FREE_DISK_BYTES: Final = 1_000_000_000
@@ -32,33 +27,31 @@ FREE_MEMORY_BYTES: Final = 500_000_000
 BUILT: Final = datetime(2026, 11, 1, tzinfo=UTC)
 """A clock that shows an earlier time is wrong: this version did not exist then."""
 
-EXTRAS: Final = {"grib": ("eccodes",)}
+EXTRAS: Final = {
+    "grib": ("eccodes",),
+    "kafka": ("confluent-kafka",),
+    "msk": ("aws-msk-iam-sasl-signer-python",),
+}
 """Packages of the extras that a user may lack."""
-PURPOSES: Final = {"grib": "to read GRIB"}
+PURPOSES: Final = {
+    "grib": "to read GRIB",
+    "kafka": "for kafka:// brokers",
+    "msk": "for Amazon MSK with IAM",
+}
+
+BROWSERS: Final = ("chromium", "chromium-browser", "google-chrome")
 
 
-@dataclass(frozen=True)
-class Finding:
-    """One thing that was looked at.
+def examine(
+    *, store: str, port: int, broker: str | None = None, group: str = "climatestream"
+) -> list[Finding]:
+    """Look at everything that the commands need; nothing is changed, a free port is not taken.
 
     Parameters
     ----------
-    state
-        ok; missing: something that not everyone needs; broken: commands will fail.
-    found
-        What is there.
-    todo
-        What to do; empty where all is well.
+    broker
+        A broker to look at, with the group's place in its topic; None: none.
     """
-
-    name: str
-    state: State
-    found: str
-    todo: str = ""
-
-
-def examine(*, store: str, port: int) -> list[Finding]:
-    """Look at everything that the commands need; nothing is changed, a free port is not taken."""
     checks: Sequence[Callable[[], Finding]] = (
         _python,
         _packages,
@@ -68,29 +61,20 @@ def examine(*, store: str, port: int) -> list[Finding]:
         _memory,
         _clock,
         _sample_data,
-        lambda: _store(store),
+        _own_kafka,
+        _own_cratedb,
+        _browser,
     )
-    return [check() for check in checks]
+    findings = [check() for check in checks]
+    if broker is not None:
+        from climatestream.doctor_servers import examine_broker
 
+        findings += examine_broker(broker, group)
+    if store.startswith(CRATE):
+        from climatestream.doctor_servers import examine_crate
 
-def as_json(findings: Sequence[Finding]) -> dict[str, Any]:
-    """The findings as a JSON object; `ok` where nothing is broken."""
-    return {
-        "ok": all(finding.state != "broken" for finding in findings),
-        "checks": [asdict(finding) for finding in findings],
-    }
-
-
-def print_table(findings: Sequence[Finding]) -> None:
-    """Print the findings, a line each."""
-    table = Table("", "what", "found", "what to do", box=None)
-    colors = {"ok": "green", "missing": "yellow", "broken": "red"}
-    for finding in findings:
-        state = Text(finding.state, style=colors[finding.state])
-        table.add_row(state, finding.name, Text(finding.found), Text(finding.todo))
-    console = Console()
-    # where the table goes into a file or a pipe, no line is cut at a terminal's width
-    console.print(table, width=None if console.is_terminal else 160)
+        return findings + examine_crate(store)
+    return [*findings, _store(store)]
 
 
 def _python() -> Finding:
@@ -140,7 +124,8 @@ def _port(port: int) -> Finding:
 
 
 def _disk(store: str) -> Finding:
-    folder = Path(store.removeprefix(DUCKDB)).absolute().parent
+    file = Path(store.removeprefix(DUCKDB) if store.startswith(DUCKDB) else "")
+    folder = file.absolute().parent if file.name else Path.cwd()
     try:
         free = {place: shutil.disk_usage(place).free for place in (folder, tempfile.gettempdir())}
     except OSError as error:
@@ -173,6 +158,40 @@ def _sample_data() -> Finding:
         return Finding("sample files", "ok", str(folder))
     todo = "only some tests need them: set CLIMATESTREAM_TEST_DATA to a folder of CDS files"
     return Finding("sample files", "missing", f"no folder {folder}", todo)
+
+
+def _own_kafka() -> Finding:
+    lacking = [program for program in ("java", "mvn") if shutil.which(program) is None]
+    if not lacking:
+        return Finding("Kafka for tests", "ok", "java and mvn")
+    todo = (
+        "only `make test-services` needs it: apt-get install openjdk-17-jre-headless maven, or "
+        "name a broker with CLIMATESTREAM_TEST_KAFKA=host:port"
+    )
+    return Finding("Kafka for tests", "missing", f"no {' and no '.join(lacking)}", todo)
+
+
+def _own_cratedb() -> Finding:
+    named = os.environ.get("CLIMATESTREAM_TEST_CRATEDB")
+    if named:
+        return Finding("CrateDB for tests", "ok", f"CLIMATESTREAM_TEST_CRATEDB={named}")
+    home = Path(os.environ.get("CRATEDB_HOME") or "~/.local/share/cratedb").expanduser()
+    if (home / "bin/crate").is_file():
+        return Finding("CrateDB for tests", "ok", str(home))
+    todo = (
+        "only `make test-services` needs it: unpack a distribution there, or name its folder with "
+        "CRATEDB_HOME, or a server with CLIMATESTREAM_TEST_CRATEDB=crate://crate@host:4200"
+    )
+    return Finding("CrateDB for tests", "missing", f"no {home}/bin/crate", todo)
+
+
+def _browser() -> Finding:
+    named = os.environ.get("CLIMATESTREAM_CHROMIUM")
+    found = next((path for name in (named, *BROWSERS) if name and (path := shutil.which(name))), "")
+    if found:
+        return Finding("browser for tests", "ok", found)
+    todo = "only `make test-page` needs one: apt-get install chromium"
+    return Finding("browser for tests", "missing", "no chromium", todo)
 
 
 def _store(spec: str) -> Finding:

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Final, Self
 
-from climatestream.brokers.kafka_admin import KafkaAdmin, TopicSettings
+from climatestream.brokers.kafka_admin import KafkaAdmin, TopicSettings, TopicState
 from climatestream.brokers.kafka_clients import Clients
 from climatestream.brokers.kafka_consumer import KafkaConsumer, OnRevoke, forget
 from climatestream.brokers.kafka_producer import KafkaProducer
@@ -95,6 +95,10 @@ class KafkaBroker:
         begins = self._admin.begins(partitions, start)
         return read(self._clients, begins, ends)
 
+    def ends(self) -> dict[int, int]:
+        """By partition, the offset after the newest message."""
+        return self._admin.ends(self._admin.partitions())
+
     # ----------------------------------------------------------------------------- groups
 
     def committed(self, group: str) -> dict[int, int]:
@@ -141,6 +145,18 @@ class KafkaBroker:
             It is a compacted topic, or the broker creates none like that.
         """
         return self._admin.ensure_topic(settings)
+
+    def brokers(self) -> int:
+        """How many brokers the cluster has."""
+        return self._admin.greet()
+
+    def topic_state(self) -> TopicState | None:
+        """What the topic is like; None where there is none."""
+        return self._admin.state()
+
+    def members(self, group: str) -> list[str]:
+        """The members that a group has now, each with its host."""
+        return self._admin.members(group)
 
 
 class _CaughtUp:

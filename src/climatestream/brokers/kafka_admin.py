@@ -68,6 +68,47 @@ class TopicSettings:
     retention_ms: int | None = None
 
 
+@dataclass(frozen=True)
+class TopicState:
+    """A topic that exists.
+
+    Parameters
+    ----------
+    partitions
+        Their count.
+    replication
+        Copies of each.
+    in_sync
+        Copies that must have a message before it is acknowledged.
+    short
+        Partitions without a leader, or with fewer copies in sync than that.
+    cleanup_policy
+        As Kafka has it: `delete`, `compact` or both.
+    retention_ms
+        How long messages are kept [ms]; -1: for ever.
+    operations
+        What we may do with it, in capitals; None: the broker does not say.
+    """
+
+    partitions: int
+    replication: int
+    in_sync: int
+    short: tuple[int, ...]
+    cleanup_policy: str
+    retention_ms: int
+    operations: frozenset[str] | None
+
+    @property
+    def compacted(self) -> str:
+        """Why it is no topic for readings; empty where it is one."""
+        if "compact" not in self.cleanup_policy:
+            return ""
+        return (
+            f"cleanup.policy={self.cleanup_policy}: the key is the cell, so compaction would "
+            f"delete all but one reading of each"
+        )
+
+
 class KafkaAdmin:
     """Questions about one topic. May be called from any thread.
 
@@ -94,10 +135,11 @@ class KafkaAdmin:
         self._groups.clear()
         del self._client
 
-    def greet(self) -> None:
-        """See that there is a broker, and that it lets us in."""
-        self._ask("no answer", lambda client: client.describe_cluster(**_TIMEOUT))
+    def greet(self) -> int:
+        """See that there is a broker, and that it lets us in; how many brokers there are."""
+        cluster = self._ask("no answer", lambda client: client.describe_cluster(**_TIMEOUT))
         self._clients.let_in = True
+        return len(cluster.nodes)
 
     # -------------------------------------------------------------------------- the topic
 
@@ -160,27 +202,46 @@ class KafkaAdmin:
             time.sleep(LOOK_S)
         return True
 
-    def _differences(self, found: Any, asked: TopicSettings) -> list[str]:
+    def state(self) -> TopicState | None:
+        """What the topic is like; None where there is none."""
+        found = self._describe()
+        return None if found is None else self._state(found)
+
+    def _state(self, found: Any) -> TopicState:
         resource = ConfigResource(ResourceType.TOPIC, self.topic)
         config: Mapping[str, Any] = self._ask(
             f"the settings of topic {self.topic} could not be read",
             lambda client: client.describe_configs([resource], **_TIMEOUT)[resource],
         )
-        if "compact" in config["cleanup.policy"].value:
+        in_sync = int(config["min.insync.replicas"].value)
+        operations = found.authorized_operations
+        return TopicState(
+            partitions=len(found.partitions),
+            replication=len(found.partitions[0].replicas),
+            in_sync=in_sync,
+            short=tuple(
+                sorted(
+                    partition.id
+                    for partition in found.partitions
+                    if partition.leader is None or len(partition.isr) < in_sync
+                )
+            ),
+            cleanup_policy=config["cleanup.policy"].value,
+            retention_ms=int(config["retention.ms"].value),
+            operations=None if operations is None else frozenset(op.name for op in operations),
+        )
+
+    def _differences(self, found: Any, asked: TopicSettings) -> list[str]:
+        state = self._state(found)
+        if state.compacted:
             raise BrokerError(
-                f"topic {self.topic} has cleanup.policy={config['cleanup.policy'].value}: the key "
-                f"is the cell, so compaction would delete all but one reading of each; publish to "
-                f"another topic, or set cleanup.policy=delete"
+                f"topic {self.topic} has {state.compacted}; publish to another topic, or set "
+                f"cleanup.policy=delete"
             )
-        actual = {
-            "partitions": len(found.partitions),
-            "replication": len(found.partitions[0].replicas),
-            "retention_ms": int(config["retention.ms"].value),
-        }
         return [
-            f"topic {self.topic} exists with {name}={actual[name]}, not {wanted}: left as it is"
+            f"topic {self.topic} exists with {name}={actual}, not {wanted}: left as it is"
             for name, wanted in vars(asked).items()
-            if wanted is not None and wanted != actual[name]
+            if wanted is not None and wanted != (actual := getattr(state, name))
         ]
 
     def _describe(self) -> Any:
@@ -188,9 +249,9 @@ class KafkaAdmin:
         try:
             return self._ask(
                 f"topic {self.topic} could not be looked up",
-                lambda client: client.describe_topics(TopicCollection([self.topic]), **_TIMEOUT)[
-                    self.topic
-                ],
+                lambda client: client.describe_topics(
+                    TopicCollection([self.topic]), include_authorized_operations=True, **_TIMEOUT
+                )[self.topic],
             )
         except BrokerError as error:
             if _code(error) == KafkaError.UNKNOWN_TOPIC_OR_PART:

@@ -46,6 +46,7 @@ from climatestream.stores.crate_tables import (
     FIELD_TYPES,
     SHARDS,
     Setup,
+    State,
     Tables,
     User,
     table_name,
@@ -148,6 +149,14 @@ class CrateStore:
                 writer=writer,
                 reader=reader,
             )
+        finally:
+            self._http.close()
+
+    def state(self) -> State:
+        """What there is, and what this user may do with it; the store is not open."""
+        self._http.open()
+        try:
+            return self._tables.state()
         finally:
             self._http.close()
 

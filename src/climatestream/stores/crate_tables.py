@@ -6,13 +6,14 @@ password. Grants are given again, which changes nothing.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Final, TypeAlias
 
 from climatestream.errors import StoreError
 from climatestream.model import FieldType
-from climatestream.stores.crate_errors import RequestRefused
+from climatestream.stores.crate_errors import RequestRefused, Verdict
 from climatestream.stores.crate_http import CrateHttp
 from climatestream.stores.schema import (
     DEAD_LETTERS,
@@ -77,6 +78,40 @@ class Setup:
     created: tuple[str, ...]
     existing: tuple[str, ...]
     different: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class State:
+    """A schema as one user finds it.
+
+    Parameters
+    ----------
+    version
+        The server's own word.
+    lacking
+        Tables that are not there, or not to be seen.
+    different
+        Sentences about columns that are others than needed.
+    rights
+        By table, what the user may do: of `RIGHTS`.
+    blocked
+        Tables, and years of the readings, that take no writes.
+    red
+        Tables with missing shards; empty too where the user may not ask.
+    readings
+        Their count; None where it can't be asked for.
+    """
+
+    version: str
+    lacking: tuple[str, ...]
+    different: tuple[str, ...]
+    rights: dict[str, frozenset[str]]
+    blocked: tuple[str, ...]
+    red: tuple[str, ...]
+    readings: int | None
+
+
+RIGHTS: Final = ("SELECT", "INSERT", "UPDATE", "DELETE")
 
 
 def table_name(schema: str, table: Table) -> str:
@@ -207,6 +242,70 @@ class Tables:
                 "drop them, or name another schema"
             )
 
+    def state(self) -> State:
+        """What there is, and what this user may do with it; nothing is changed."""
+        [[version]] = self.http.sql("SELECT version()")["rows"]
+        found = self.columns()
+        lacking = tuple(table.name for table in TABLES if table.name not in found)
+        rights = self._rights(found.keys())
+        readable = "SELECT" in rights.get(READINGS.name, ())
+        return State(
+            version=str(version).partition(" (")[0],
+            lacking=lacking,
+            different=tuple(self._different_columns(found)),
+            rights=rights,
+            blocked=tuple(self._blocked()),
+            red=tuple(self._red()),
+            readings=self._count() if readable else None,
+        )
+
+    def _rights(self, tables: Collection[str]) -> dict[str, frozenset[str]]:
+        names = [table.name for table in TABLES if table.name in tables]
+        if not names:
+            return {}
+        asked = [f"{self.schema}.{name}" for name in names for _ in RIGHTS]
+        may = self.http.sql(
+            f"SELECT {', '.join('has_table_privilege(?, ?)' for _ in asked)}",
+            [word for place in zip(asked, RIGHTS * len(names), strict=True) for word in place],
+        )["rows"][0]
+        rights: dict[str, set[str]] = {name: set() for name in names}
+        for place, right, allowed in zip(asked, RIGHTS * len(names), may, strict=True):
+            if allowed:
+                rights[place.removeprefix(f"{self.schema}.")].add(right)
+        return {name: frozenset(of) for name, of in rights.items()}
+
+    def _blocked(self) -> Iterator[str]:
+        """Tables that take no writes, and partitions, by their year."""
+        for what, name in (("tables", "NULL"), ("table_partitions", "values['year']")):
+            rows = self.http.sql(
+                f"""SELECT table_name, {name}, settings['blocks']
+                FROM information_schema.{what} WHERE table_schema = ? ORDER BY 1, 2""",  # noqa: S608
+                [self.schema],
+            )["rows"]
+            for table, year_ms, blocks in rows:
+                on = [block for block in _WRITE_BLOCKS if (blocks or {}).get(block)]
+                if on:
+                    year = "" if year_ms is None else f" ({_year(year_ms)})"
+                    yield f"{table}{year}: blocks.{', blocks.'.join(on)}"
+
+    def _red(self) -> list[str]:
+        try:
+            rows = self.http.sql(
+                "SELECT DISTINCT table_name FROM sys.health WHERE table_schema = ? AND health = ?",
+                [self.schema, "RED"],
+                any_table=True,
+            )["rows"]
+        except RequestRefused as error:  # without a right on `sys` there is no such schema
+            if error.verdict in (Verdict.MISSING, Verdict.DENIED):
+                return []
+            raise
+        return sorted(name for (name,) in rows)
+
+    def _count(self) -> int:
+        name = table_name(self.schema, READINGS)
+        [[count]] = self.http.sql(f"SELECT count(*) FROM {name}")["rows"]  # noqa: S608 - our table
+        return int(count)
+
     # ---------------------------------------------------------------------------- pieces
 
     def _ddl(self, table: Table, shards: int, settings: dict[str, str]) -> str:
@@ -271,6 +370,13 @@ class Tables:
         tables = ", ".join(table_name(self.schema, table) for table in TABLES)
         self.http.sql(f"GRANT {rights} ON TABLE {tables} TO {name}")
         return new
+
+
+_WRITE_BLOCKS: Final = ("read_only", "read_only_allow_delete", "write")
+
+
+def _year(time_ms: int) -> int:
+    return datetime.fromtimestamp(time_ms / 1000, UTC).year
 
 
 def _declared(table: Table, column: Column) -> str:
