@@ -5,7 +5,7 @@ BIN := .venv/bin
 RUN := PYTHONWARNINGS=default $(BIN)/python
 FILES ?=
 
-.PHONY: help demo env env-grib test test-grib test-services test-faults test-page check format bench lock docs countries screenshot
+.PHONY: help demo env env-grib test test-grib test-services test-faults test-page lambda check format bench lock docs countries screenshot
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -40,6 +40,9 @@ test-faults: env ## processes really killed, at full counts
 
 test-page: env ## the page in a headless browser
 	$(BIN)/python -m pytest tests/page --timeout 300
+
+lambda: env ## the Lambda function's zips, in dist/, for AWS and for this machine
+	$(BIN)/python scripts/make_lambda.py
 
 check: env ## lint, format, types, links of the docs, the command reference
 	$(BIN)/ruff format --check .

@@ -31,6 +31,8 @@ LONGEST_NAME: Final = 50_000
 TEXTS: Final = 10
 """Failed rows of an answer that come with a reason: fact A.2."""
 
+_INTO_READINGS: Final = 'INSERT INTO "demo"."climate_data"'
+
 Row = dict[str, Any]
 Reply = tuple[int, bytes]
 Request = dict[str, Any]
@@ -63,12 +65,16 @@ class Script:
 
 @dataclass
 class CrateDouble:
-    """What the server holds, and what was asked of it."""
+    """What the server holds, and what was asked of it.
+
+    `rows` are the readings by their key, `others` the rows of the tables beside them, by table.
+    """
 
     fields: dict[str, str] = field(
         default_factory=lambda: {name: FIELD_TYPES[kind] for name, kind in FIELDS.items()}
     )
     rows: dict[tuple[str, str, int], Row] = field(default_factory=dict)
+    others: dict[str, list[Row]] = field(default_factory=dict)
     asked: list[Request] = field(default_factory=list)
     authorizations: list[str] = field(default_factory=list)
     connections: int = 0
@@ -107,7 +113,7 @@ class CrateDouble:
 
     def inserts(self) -> list[Request]:
         """The requests that wrote readings."""
-        return [request for request in self.asked if "bulk_args" in request]
+        return [r for r in self.asked if r["stmt"].startswith(_INTO_READINGS)]
 
     def script(
         self, answer: Recorded, *, times: float = 1, statement: str = "INSERT", offset: int = -1
@@ -158,8 +164,10 @@ class CrateDouble:
             return _rows(self._columns())
         if statement.startswith("REFRESH TABLE"):
             return _rows([])
-        if statement.startswith('INSERT INTO "demo"."climate_data"'):
+        if statement.startswith(_INTO_READINGS):
             return self.write(request)
+        if kept := re.match(r'INSERT INTO "demo"\."(\w+)" \(([^)]*)\)', statement):
+            return self._keep(kept[1], kept[2].replace('"', "").split(", "), request["bulk_args"])
         if re.match(
             r'SELECT .* FROM "demo"."climate_data" WHERE dataset = \?', statement, re.DOTALL
         ):
@@ -175,6 +183,16 @@ class CrateDouble:
         return columns + [
             [READINGS.name, "data", [name], kind] for name, kind in self.fields.items()
         ]
+
+    def _keep(self, name: str, columns: list[str], bulk: list[list[Any]]) -> Reply:
+        """Keep rows of a table beside the readings; of a key that is there, the first."""
+        key = next(table.key for table in TABLES if table.name == name)
+        kept = self.others.setdefault(name, [])
+        for values in bulk:
+            row = dict(zip(columns, values, strict=True))
+            if not key or not any(all(row[n] == other[n] for n in key) for other in kept):
+                kept.append(row)
+        return 200, orjson.dumps({"cols": [], "results": [{"rowcount": 1}] * len(bulk)})
 
     def write(
         self, request: Request, bad: list[str] | None = None, why: Recorded | None = None

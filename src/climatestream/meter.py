@@ -188,7 +188,7 @@ class Meter(Counts):
         self, now_ms: int, partition: int, window: _Window, high_water: int | None
     ) -> PipelineRow:
         batches = window.batch_ms
-        p50, p95, p99 = (_percentile(window.latency_ms, share) for share in (0.5, 0.95, 0.99))
+        p50, p95, p99 = (percentile(window.latency_ms, share) for share in (0.5, 0.95, 0.99))
         return PipelineRow(
             time_ms=now_ms,
             instance=self._instance,
@@ -217,7 +217,7 @@ def _lag(windows: Mapping[int, _Window], high_water: Mapping[int, int | None]) -
     return lag
 
 
-def _percentile(counts: Counter[int], share: float) -> float | None:
+def percentile(counts: Counter[int], share: float) -> float | None:
     """The smallest value that at least this share of the counted does not exceed."""
     left = math.ceil(share * counts.total())
     for value, count in sorted(counts.items()):

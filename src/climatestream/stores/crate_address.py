@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 from urllib.parse import parse_qsl, unquote, urlsplit
@@ -43,6 +44,8 @@ class Address:
         A file that holds the password, read at every `password` so that it may be renewed.
     timeout_s
         How long an answer may take.
+    secret
+        Fetches the password from where it is kept; in place of file and environment.
     """
 
     host: str
@@ -53,6 +56,7 @@ class Address:
     ca_file: Path | None = None
     password_file: Path | None = None
     timeout_s: float = TIMEOUT_S
+    secret: Callable[[], str] | None = field(default=None, compare=False, repr=False)
 
     def __str__(self) -> str:
         return f"{SCHEME}://{self.user}@{self.server}/{self.schema}"
@@ -70,7 +74,11 @@ class Address:
         ------
         UsageError
             The password file can't be read.
+        Transient
+            The secret can't be fetched now.
         """
+        if self.secret is not None:
+            return self.secret()
         if self.password_file is None:
             return os.environ.get(PASSWORD_ENVIRONMENT) or None
         try:

@@ -29,8 +29,9 @@ Reply: TypeAlias = dict[str, Any]
 
 _CONNECT_TIMEOUT_S: Final = 10.0
 _IDLE_S: Final = 30.0
-"""A connection idle for longer is not used again: a Lambda function is frozen between two
-invocations, and what stands between it and the server forgets connections without a word."""
+"""A connection idle for longer, by the clock on the wall, is not used again: a Lambda function is
+frozen between two invocations, which stops other clocks, and what stands between it and the server
+forgets connections without a word."""
 
 _UNAUTHORIZED: Final = 401
 _OK: Final = 200
@@ -59,12 +60,16 @@ class CrateHttp:
     def open(self) -> None:
         """Read the password and the certificates; connections come with the first statement.
 
+        A password read before is kept until the server refuses it.
+
         Raises
         ------
         StoreError
             The certificates can't be read.
+        StoreUnavailable
+            The password can't be read now.
         """
-        self._headers = self._with_password()
+        self._headers = self._headers or self._with_password()
         if self.address.ssl:
             try:
                 self._tls = ssl.create_default_context(cafile=self.address.ca_file)
@@ -153,42 +158,50 @@ class CrateHttp:
     # -------------------------------------------------------------------- connections
 
     def _exchange(self, request: bytes) -> tuple[int, bytes]:
-        """Status and content of the answer."""
-        connection: HTTPConnection | None = None
+        """Status and content of the answer.
+
+        Where a connection used before turns out to have been cut, a new one is tried: every
+        statement may be repeated.
+        """
+        connection = self._take()
         try:
-            connection = self._take()
+            if connection is not None:
+                with suppress(ConnectionError):  # RemoteDisconnected is one
+                    return self._ask(connection, request)
+            return self._ask(self._connect(), request)
+        except (OSError, HTTPException) as error:
+            raise self._unreached(error) from error
+
+    def _ask(self, connection: HTTPConnection, request: bytes) -> tuple[int, bytes]:
+        try:
             with suppress(BrokenPipeError, ConnectionResetError):
                 # A request that is too large is answered before all of it was sent.
                 connection.request("POST", "/_sql?types", request, self._headers)
             answer = connection.getresponse()
             content = answer.read()
-        except BaseException as error:
-            if connection is not None:
-                connection.close()
-            if isinstance(error, OSError | HTTPException):
-                raise self._unreached(error) from error
+        except BaseException:
+            connection.close()
             raise
         self._give(connection)
         return answer.status, content
 
-    def _take(self) -> HTTPConnection:
-        """A connection that is likely to work, for one exchange."""
+    def _take(self) -> HTTPConnection | None:
+        """A connection used before that is likely to work, for one exchange."""
         while True:
             with self._guard:
                 if not self._is_open:
                     raise StoreError(f"{self.address} is closed: open the store first")
                 if not self._idle:
-                    break
+                    return None
                 connection, since = self._idle.pop()
-            if time.monotonic() - since < _IDLE_S and not _has_ended(connection):
+            if 0 <= time.time() - since < _IDLE_S and not _has_ended(connection):
                 return connection
             connection.close()
-        return self._connect()
 
     def _give(self, connection: HTTPConnection) -> None:
         with self._guard:
             if self._is_open:
-                self._idle.append((connection, time.monotonic()))
+                self._idle.append((connection, time.time()))
                 return
         connection.close()
 

@@ -1,0 +1,1 @@
+"""The consumer as an AWS Lambda function."""
