@@ -53,6 +53,25 @@ FOUND: list[tuple[NDArray[np.int64], float, dict[str, Any], str]] = [
     (HOURS, 0.1, {"names": ("era5-germany.nc",)}, "era5-land/hourly"),
     (HOURS, 0.5, {"archive_class": "ea", "centre": "ecmf"}, "era5/hourly"),
     (HOURS, 0.25, {"archive_class": "l5", "centre": "ecmf"}, "era5-land/hourly"),
+    # The day of what accumulates: the Data Store counts its 00:00 to the day that ends then.
+    (
+        DAYS,
+        0.25,
+        {"history": REDUCE % ("sum", "'hours': -1"), "step_type": "accum"},
+        "era5/daily-sum",
+    ),
+    (
+        DAYS,
+        0.25,
+        {"history": REDUCE % ("mean", "'hours': 4"), "step_type": "avg"},
+        "era5/daily-mean/utc+05",
+    ),
+    (
+        DAYS,
+        0.25,
+        {"history": REDUCE % ("mean", "'hours': -1"), "step_type": "instant"},
+        "era5/daily-mean/utc-01",
+    ),
     # The times.
     (every(6), 0.1, {}, "era5-land/hourly"),
     (HOURS, 0.25, {"history": MARS}, "era5/hourly"),

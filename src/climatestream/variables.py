@@ -63,8 +63,8 @@ class Variable:
     scale
         The colours of its values, in the unit of the store.
     accumulated
-        In hourly ERA5-Land the sum since 00 UTC (00:00 holds the whole day before), not the
-        value of an hour.
+        An amount that comes in the course of an hour or a day, not the value of an instant. What
+        files hold of it, and what is made of that: `sources/accumulated.py`.
     shown_unit, shown_factor
         The unit in which people read it: shown = store * shown_factor.
     """

@@ -56,6 +56,10 @@ DAY_IN_NAME = re.compile(r"(?<![a-z])(?:day|daily)(?![a-z])")
 MONTH_IN_NAME = re.compile(r"(?<![a-z])(?:monthly|amon|mon)(?![a-z])")
 STREAM = re.compile(r"[\"']stream[\"']\s*:\s*\[?\s*[\"'](\w+)")
 
+ENDED = {"accum", "avg"}
+"""Values of the hour that ends at their time. The Data Store makes days of them by shifting times
+an hour more than the time zone says, so that 00:00 counts to the day that ends then."""
+
 HOUR_NS = 3_600_000_000_000
 DAY_NS = 24 * HOUR_NS
 SHORTEST_MONTH_NS = 28 * DAY_NS
@@ -75,6 +79,9 @@ class Evidence:
         CF's attribute of the variable.
     time_shift
         The attribute of the time axis in the CDS's daily files.
+    step_type
+        How a value stands to its time, in GRIB's words: `instant`, or of the hours that end at it
+        `accum`, `avg`.
     centre
         Who made the data (`ecmf`); empty where it is not said.
     archive_class, stream
@@ -87,6 +94,7 @@ class Evidence:
     history: str = ""
     cell_methods: str = ""
     time_shift: str = ""
+    step_type: str = ""
     centre: str = ""
     archive_class: str = ""
     stream: str = ""
@@ -220,7 +228,7 @@ def _last(pattern: re.Pattern[str], text: str) -> re.Match[str] | None:
 
 def _time_zone(evidence: Evidence) -> str:
     """The suffix of a day that does not begin at 00 UTC: `/utc+01`."""
-    minutes = 0
+    minutes: int | None = None
     if said := _last(TIME_SHIFT, evidence.history):
         unit = {"days": 1440, "hours": 60, "minutes": 1}
         minutes = sum(unit[name] * int(count) for name, count in SHIFT_PART.findall(said[1]))
@@ -230,6 +238,8 @@ def _time_zone(evidence: Evidence) -> str:
         if parts is None:
             raise Unknown(f"its day is shifted by {evidence.time_shift!r}, which can't be read")
         minutes = int(parts[1]) * 1440 + int(parts[2]) * 60 + int(parts[3])
+    if minutes is not None and evidence.step_type in ENDED:
+        minutes += 60
     if not minutes:
         return ""
     hours, rest = divmod(abs(minutes), 60)

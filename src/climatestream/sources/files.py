@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
 from climatestream.errors import SourceError, UsageError
 from climatestream.model import Batch, Slice
-from climatestream.sources import merge, naming
+from climatestream.sources import accumulated, merge, naming
 from climatestream.sources.locate import Files
 from climatestream.sources.naming import Wanted
 from climatestream.sources.selection import Selection, time_text
@@ -114,21 +115,26 @@ def _layers(fields: Sequence[Field], selection: Selection) -> list[merge.Layer]:
     """
     units = [naming.unit_of(field) for field in fields]
     naming.check_units(fields)
-    names = naming.state_datasets(fields, selection.dataset)
+    found = naming.datasets(fields)
+    names = naming.state_datasets(fields, found, selection.dataset)
+    sums = [
+        accumulated.since_midnight(said, selection.dataset, naming.our_name(f.name), f.evidence)
+        for f, said in zip(fields, found, strict=True)
+    ]
     members = [
-        merge.Member(field, naming.our_name(field.name), unit, dataset, _times(field, selection))
-        for field, unit, dataset in zip(fields, units, names, strict=True)
+        _member(field, unit, dataset, sum_, selection)
+        for field, unit, dataset, sum_ in zip(fields, units, names, sums, strict=True)
     ]
     chosen = [member for member in members if len(member.times)]
-    if not chosen:
+    if not any((m.field.time_ns[m.times] >= _start(selection)).any() for m in chosen):
         first = min(int(field.time_ns.min()) for field in fields)
         last = max(int(field.time_ns.max()) for field in fields)
         raise SourceError(
             f"no time is left of {_files(fields)}: asked for is {_asked_times(selection)}, there "
             f"is {time_text(first)} to {time_text(last)}"
         )
-    found = merge.layers(chosen, selection.region)
-    if not found and selection.region is not None:
+    layers = merge.layers(chosen, selection.region, _start(selection))
+    if not layers and selection.region is not None:
         grids = dict.fromkeys(
             f"latitude {f.latitude.min():g}..{f.latitude.max():g}, longitude "
             f"{f.longitude.min():g}..{f.longitude.max():g}"
@@ -138,7 +144,22 @@ def _layers(fields: Sequence[Field], selection: Selection) -> list[merge.Layer]:
             f"no cell of {_files(fields)} is in region {selection.region.name}: there is "
             f"{'; '.join(list(grids)[:3])}"
         )
-    return found
+    return layers
+
+
+def _member(
+    field: Field, unit: str | None, dataset: str, since_midnight: bool, selection: Selection
+) -> merge.Member:
+    """A field as part of a dataset; sums since midnight become those of days, or of hours."""
+    name = naming.our_name(field.name)
+    if since_midnight and dataset == accumulated.DAILY_SUM:
+        whole = np.flatnonzero(field.time_ns % accumulated.DAY_NS == 0)
+        days = replace(field, time_ns=field.time_ns - accumulated.DAY_NS)
+        times = np.intersect1d(whole, _times(days, selection))
+        return merge.Member(days, name, unit, dataset, times)
+    earlier = accumulated.HOUR_NS if since_midnight else 0
+    times = _times(field, selection, earlier)
+    return merge.Member(field, name, unit, dataset, times, since_midnight)
 
 
 def _files(fields: Iterable[Field]) -> str:
@@ -155,10 +176,16 @@ def _asked_times(selection: Selection) -> str:
     return " ".join(parts)
 
 
-def _times(field: Field, selection: Selection) -> NDArray[np.intp]:
+def _start(selection: Selection) -> int:
+    """The first time that is asked for."""
+    return np.iinfo(np.int64).min if selection.start_ns is None else selection.start_ns
+
+
+def _times(field: Field, selection: Selection, earlier: int = 0) -> NDArray[np.intp]:
+    """The places of the times that are asked for, and of those up to `earlier` before [ns]."""
     chosen = np.ones(len(field.time_ns), np.bool_)
     if selection.start_ns is not None:
-        chosen &= field.time_ns >= selection.start_ns
+        chosen &= field.time_ns >= selection.start_ns - earlier
     if selection.end_ns is not None:
         chosen &= field.time_ns < selection.end_ns
     return np.flatnonzero(chosen)

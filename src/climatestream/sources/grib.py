@@ -181,6 +181,7 @@ def _note(
                 "archive_class": get("class") or "",
                 "stream": get("stream") or "",
                 "centre": get("centre") or "",
+                "step_type": get("stepType") or "",
             },
         )
     for what, here, first in (

@@ -15,12 +15,13 @@ import numpy as np
 
 from climatestream.errors import SourceError
 from climatestream.model import Batch
+from climatestream.sources import accumulated
 from climatestream.sources.field import UNSAID, Field, Window, ten_thousandths
 from climatestream.sources.grid import Grid
 from climatestream.sources.selection import time_text
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -29,6 +30,9 @@ if TYPE_CHECKING:
 WINDOW_BYTES = 32 * 1024 * 1024
 """What successive times read at once may take, all variables together [bytes]. A file of small
 fields is read in one go; of a large field, at least one time is held, whatever it takes."""
+
+BEFORE = 100
+"""The rank from which on windows of the hour before are kept; no variable is there so often."""
 
 COMPARED = 1_000_000
 """Values that are compared at once where two files hold the same [values]."""
@@ -45,7 +49,9 @@ class Member:
     unit
         The file's, where the registry does not know the variable.
     times
-        The places of the times that are asked for.
+        The places of the times that are asked for; of sums since midnight also of the hour before.
+    since_midnight
+        The values are sums since 00 UTC: each is read as the amount of its hour (`accumulated`).
     """
 
     field: Field
@@ -53,25 +59,27 @@ class Member:
     unit: str | None
     dataset: str
     times: NDArray[np.intp]
+    since_midnight: bool = False
 
 
-def layers(members: Sequence[Member], region: Region | None) -> list[Layer]:
+def layers(members: Sequence[Member], region: Region | None, start_ns: int) -> list[Layer]:
     """Members grouped by dataset and grid, narrowed to a region; what lies outside is left out.
 
     Grids are the same where they have the same cells, in any order and turn of the circle; the
-    order of the first file holds.
+    order of the first file holds. Times before `start_ns` are there for the hours after them.
 
     Raises
     ------
     SourceError
-        Values of one variable, cell and time differ, or one cell is on two grids at one time.
+        Values of one variable, cell and time differ, one cell is on two grids at one time, or
+        no hour of a variable that accumulates can be told.
     """
     grouped: dict[tuple[str, bytes, bytes], list[Member]] = defaultdict(list)
     for member in members:
         rows, columns = (np.sort(places).tobytes() for places in _places(member.field))
         grouped[member.dataset, rows, columns].append(member)
     found = [
-        Layer(group, region, *span)
+        Layer(group, region, start_ns, *span)
         for group in grouped.values()
         if (span := _span(group[0].field, region)) is not None
     ]
@@ -137,7 +145,7 @@ class _Values:
         return flags.astype(np.int8)
 
 
-def _filled(entries: Sequence[_Values], index: NDArray[np.intp]) -> NDArray[np.float64]:
+def _filled(entries: Sequence[_Values | _Hour], index: NDArray[np.intp]) -> NDArray[np.float64]:
     """The values of the first entry, and where it has none of the next."""
     first, *others = entries
     values = first.values(index)
@@ -147,13 +155,46 @@ def _filled(entries: Sequence[_Values], index: NDArray[np.intp]) -> NDArray[np.f
     return values
 
 
-def _flags(entries: Sequence[_Values], index: NDArray[np.intp]) -> NDArray[np.int8]:
+def _flags(entries: Sequence[_Values | _Hour], index: NDArray[np.intp]) -> NDArray[np.int8]:
     """The flag of each value that `_filled` gives; `UNSAID` where there is none."""
     flags = np.full(len(index), UNSAID, np.int8)
     for entry in reversed(entries):
         valid = entry.valid[index]
         flags[valid] = entry.flags(index)[valid]
     return flags
+
+
+@dataclass(frozen=True)
+class _Hour:
+    """The amount of an hour, from sums since midnight at its end and at its beginning."""
+
+    end: Sequence[_Values]
+    beginning: Sequence[_Values]
+
+    @property
+    def flag(self) -> int:
+        return self.end[0].flag
+
+    @property
+    def valid(self) -> NDArray[np.bool_]:
+        end, beginning = (
+            np.any([each.valid for each in entries], axis=0)
+            for entries in (self.end, self.beginning)
+        )
+        valid: NDArray[np.bool_] = end & beginning
+        return valid
+
+    @property
+    def mixed(self) -> bool:
+        every = [*self.end, *self.beginning]
+        return len({each.flag for each in every}) > 1 or any(each.mixed for each in every)
+
+    def values(self, index: NDArray[np.intp]) -> NDArray[np.float64]:
+        return _filled(self.end, index) - _filled(self.beginning, index)
+
+    def flags(self, index: NDArray[np.intp]) -> NDArray[np.int8]:
+        """Preliminary where either end is."""
+        return np.maximum(_flags(self.end, index), _flags(self.beginning, index))
 
 
 class _Axes:
@@ -192,14 +233,22 @@ class Layer:
         Fields that have the same cells.
     region
         Narrows the grid; None keeps it whole.
+    start_ns
+        The first time that is asked for [ns].
     rows, columns
         The part of the first field's grid that holds the region.
     """
 
     def __init__(
-        self, members: Sequence[Member], region: Region | None, rows: slice, columns: slice
+        self,
+        members: Sequence[Member],
+        region: Region | None,
+        start_ns: int,
+        rows: slice,
+        columns: slice,
     ) -> None:
         self._members = members
+        self._start_ns = start_ns
         self.dataset = members[0].dataset
         self.times_at_once = 1
         first = members[0].field
@@ -214,7 +263,11 @@ class Layer:
             member.variable: member.unit for member in members if member.unit is not None
         }
         self._windows: dict[tuple[int, int], tuple[int, int, Window]] = {}
+        self._sums = {member.variable for member in members if member.since_midnight}
+        self._before: dict[int, tuple[int, list[_Values]]] = {}
         self._index()
+        for name in self._sums:
+            self._check_hours(name)
 
     def _index(self) -> None:
         """What there is, as columns sorted by time: variable, final before preliminary."""
@@ -237,7 +290,7 @@ class Layer:
     @property
     def time_ns(self) -> NDArray[np.int64]:
         """The times at which there is something."""
-        return np.unique(self._time)
+        return np.unique(self._time[self._time >= self._start_ns])
 
     @property
     def files(self) -> str:
@@ -319,13 +372,56 @@ class Layer:
             "them out"
         )
 
-    def read(self, time_ns: int) -> Iterator[Batch]:
-        """The readings of one time."""
+    def _check_hours(self, name: str) -> None:
+        """Refuse sums since midnight of which no hour can be told."""
+        time = self._time[self._table[:, 0] == self._names.index(name)]
+        asked = time[time >= self._start_ns]
+        told = (asked % accumulated.DAY_NS == accumulated.HOUR_NS) | np.isin(
+            asked - accumulated.HOUR_NS, time
+        )
+        if len(asked) and not told.any():
+            raise SourceError(
+                f"{name} in {self.files} is the sum since 00 UTC, and no time in it has the hour "
+                "before it: get all hours, or, where it has 00:00, which holds the day before, "
+                f"state the sums of days with --dataset {accumulated.DAILY_SUM}"
+            )
+
+    def _entries(self, time_ns: int, first_rank: int = 0) -> dict[int, list[_Values]]:
+        """What there is at a time, by variable, final before preliminary."""
         low, high = np.searchsorted(self._time, [time_ns, time_ns + 1]).tolist()
         parts: dict[int, list[_Values]] = defaultdict(list)
         for row in range(low, high):
             variable = int(self._table[row, 0])
-            parts[variable].append(self._values(row, len(parts[variable])))
+            if first_rank == 0 or self._names[variable] in self._sums:
+                parts[variable].append(self._values(row, first_rank + len(parts[variable])))
+        return parts
+
+    def _hours(
+        self, time_ns: int, entries: dict[int, list[_Values]]
+    ) -> dict[int, Sequence[_Values | _Hour]]:
+        """The same with what came in the hour for sums since midnight; without what can't be told.
+
+        The hour before is kept from the last call, so that successive times are read once.
+        """
+        sums = {v: some for v, some in entries.items() if self._names[v] in self._sums}
+        parts: dict[int, Sequence[_Values | _Hour]] = {**entries}
+        if not accumulated.begins(time_ns):
+            before = time_ns - accumulated.HOUR_NS
+            kept = {v: some for v, (at, some) in self._before.items() if at == before}
+            if not sums.keys() <= kept.keys():
+                kept = self._entries(before, first_rank=BEFORE)
+            for variable, end in sums.items():
+                beginning = kept.get(variable)
+                if beginning:
+                    parts[variable] = [_Hour(end, beginning)]
+                else:
+                    del parts[variable]
+        self._before = {variable: (time_ns, some) for variable, some in sums.items()}
+        return parts
+
+    def read(self, time_ns: int) -> Iterator[Batch]:
+        """The readings of one time."""
+        parts = self._hours(time_ns, self._entries(time_ns))
         if not parts:
             return
         valid = np.zeros(self.cells, np.bool_)
@@ -342,7 +438,7 @@ class Layer:
             yield Batch(self.dataset, time_ns, block.cells, values, preliminary, units)
 
     def _columns(
-        self, parts: dict[int, list[_Values]], index: NDArray[np.intp]
+        self, parts: Mapping[int, Sequence[_Values | _Hour]], index: NDArray[np.intp]
     ) -> tuple[dict[str, NDArray[np.float64]], NDArray[np.bool_] | None]:
         """The variables at some cells, and whether any value of a cell is preliminary."""
         columns = {self._names[v]: _filled(entries, index) for v, entries in parts.items()}

@@ -154,15 +154,16 @@ def _dataset(field: Field, time_ns: NDArray[np.int64]) -> str | dataset_name.Unk
         return unknown
 
 
-def state_datasets(fields: Sequence[Field], stated: str | None) -> list[str]:
-    """The dataset of each field: as stated, or as found.
+def state_datasets(
+    fields: Sequence[Field], found: Sequence[str | dataset_name.Unknown], stated: str | None
+) -> list[str]:
+    """The dataset of each field: as stated, or as `datasets` found it.
 
     Raises
     ------
     UsageError
         It is not stated and can't be known, or one name is stated for several datasets.
     """
-    found = datasets(fields)
     if stated is not None:
         names: dict[str, str] = {}
         for field, name in zip(fields, found, strict=True):

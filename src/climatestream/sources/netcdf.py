@@ -324,6 +324,7 @@ class _File:
             history=said.get("history", ""),
             cell_methods=str(getattr(variable, "cell_methods", "")),
             time_shift=str(getattr(time, "time_shift", "")),
+            step_type=str(getattr(variable, "GRIB_stepType", "")),
             centre=said.get("GRIB_centre", ""),
             text=" ".join(said.get(word, "") for word in words),
         )
