@@ -19,7 +19,14 @@ import orjson
 from dotenv import load_dotenv
 
 from climatestream import settings, units
-from climatestream.cli_stream import audit, consume, dead_letters, publish, store_commands
+from climatestream.cli_stream import (
+    audit,
+    consume,
+    dead_letters,
+    normals,
+    publish,
+    store_commands,
+)
 from climatestream.errors import ClimatestreamError
 from climatestream.interrupt import EXIT_CODE, Interrupt
 from climatestream.options import (
@@ -267,7 +274,7 @@ def doctor(store: str, broker: str | None, group: str, port: int, json_: bool) -
     return 1 if any(finding.state == "broken" for finding in found) else 0
 
 
-for command in (publish, consume, audit, dead_letters, store_commands):
+for command in (publish, consume, audit, dead_letters, normals, store_commands):
     cli.add_command(command)
 
 

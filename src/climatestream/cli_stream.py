@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import sys
+import tempfile
 import time
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +15,7 @@ import click
 import orjson
 
 from climatestream import units
-from climatestream.errors import BrokerError, DeliveryFailed, UsageError
+from climatestream.errors import BrokerError, DeliveryFailed, SourceError, UsageError
 from climatestream.interrupt import EXIT_CODE, Interrupt
 from climatestream.options import (
     as_json,
@@ -27,10 +29,15 @@ from climatestream.options import (
 )
 
 if TYPE_CHECKING:
-    from climatestream.ports import Producer, Start
+    from climatestream.normals import Rule
+    from climatestream.ports import Producer, Start, Store
     from climatestream.stores.crate_tables import User
 
 STDOUT = "-"
+
+STANDARD_PERIOD = "1991-2020"
+WINDOW_DAYS = 5
+"""As `normals` has them; a test compares. Its imports are too heavy for `--help`."""
 
 PUBLISH_DRAIN_S = 8.0
 """Time that the broker has after a signal to acknowledge what it was given [s]."""
@@ -345,6 +352,107 @@ def retry_letters(
     else:
         click.echo(f"{retried.published} published again, {retried.left} left dead")
     return 0
+
+
+# --------------------------------------------------------------------------------- normals
+
+
+@click.command()
+@click.argument("sources", nargs=-1, metavar="[SOURCE...]")
+@setting("store")
+@click.option(
+    "--years", default=STANDARD_PERIOD, show_default=True, help="The period, both included."
+)
+@click.option(
+    "--window",
+    type=int,
+    default=WINDOW_DAYS,
+    show_default=True,
+    help="Days whose values are taken for one, itself in the middle.",
+)
+@click.option(
+    "--allow-fewer", is_flag=True, help="Take fewer years than a normal needs, for an average."
+)
+@setting("region")
+@setting("variables")
+@setting("dataset")
+@as_json
+@example("climatestream normals --store duckdb:germany.duckdb --variables temperature")
+def normals(
+    sources: tuple[str, ...],
+    store: str,
+    years: str,
+    window: int,
+    allow_fewer: bool,
+    region: str | None,
+    variables: str | None,
+    dataset: str | None,
+    json_: bool,
+) -> int:
+    """Compute what is normal for each cell and day of the year, into demo.climate_normals.
+
+    Of what the store holds, or of files. A normal is of 30 years (WMO-No. 1203), 1991 to 2020,
+    and of at least 24 of them for each day.
+    """
+    from climatestream import normals as computing
+    from climatestream.progress import Spinner
+    from climatestream.stores.open import open_store
+
+    if region is not None and not sources:
+        raise UsageError("--region narrows files: name some, or leave it out for all of the store")
+    rule = computing.Rule(computing.parse_period(years), window, allow_fewer)
+    names = [name.strip() for name in (variables or "").split(",") if name.strip()] or None
+    made = computing.Made()
+    began = time.monotonic()
+    with ExitStack() as stack:
+        interrupt = stack.enter_context(Interrupt())
+        target = stack.enter_context(open_store(store))
+        source = target
+        if sources:
+            select = {"region": region, "variables": variables, "dataset": dataset}
+            source = stack.enter_context(_gathered(sources, select, rule, interrupt))
+        taken = [dataset] if dataset else computing.datasets(source, rule.period)
+        if not taken:
+            raise SourceError(f"there are no readings of the years {rule.period}: name others")
+        with Spinner(lambda: f"{made.kept:,} normals of {made.cells:,} cells"):
+            for name in taken:
+                if not interrupt.stop.is_set():
+                    computing.make(source, target, name, names, rule, made, interrupt.stop.is_set)
+    result = {
+        "normals": made.kept,
+        "left_out": made.left_out,
+        "cells": made.cells,
+        "period": str(rule.period),
+        "seconds": round(time.monotonic() - began, 3),
+        "datasets": taken,
+    }
+    return end(result, json_, interrupt)
+
+
+@contextmanager
+def _gathered(
+    sources: tuple[str, ...],
+    select: dict[str, Any],
+    rule: Rule,
+    interrupt: Interrupt,
+) -> Iterator[Store]:
+    """A store for the time being, with the readings of files, as the pipeline makes them."""
+    from climatestream import replay
+    from climatestream.embedded import embedded
+    from climatestream.stores.open import open_store
+
+    period = {"since": f"{rule.period.first}-01-01", "until": f"{rule.period.last}-12-31"}
+    with tempfile.TemporaryDirectory(prefix="climatestream-") as folder:
+        name = f"duckdb:{folder}/readings.duckdb"
+        with (
+            open_source_of(sources, select | period) as source,
+            embedded(name, interrupt, dataset=select["dataset"]) as pipeline,
+        ):
+            clock = replay.Clock(interrupt.stop)
+            batches = replay.paced(source, pace_of(None, None, False, False), clock)
+            pipeline.run(batches, slices=len(source.slices()))
+        with open_store(name) as opened:
+            yield opened
 
 
 # ---------------------------------------------------------------------------------- stores

@@ -261,5 +261,73 @@ def earliest(times: Ints) -> int:
     return min(times) if isinstance(times, list) else int(times.min())
 
 
+@dataclass(frozen=True, eq=False)
+class History:
+    """What is stored of some cells of one dataset, as columns of one length.
+
+    Parameters
+    ----------
+    first, last
+        The cells lie between them in the order of their ids, both included, and no other
+        history of the same reading has one that does.
+    cell
+        Text, never missing; in no order.
+    time_ms
+        Milliseconds since the epoch, UTC.
+    data
+        By field name float64 in the unit of the store, NaN = missing.
+    """
+
+    first: str
+    last: str
+    cell: Texts
+    time_ms: Ints
+    data: Mapping[str, Floats]
+
+    def __len__(self) -> int:
+        return len(self.time_ms)
+
+
+@dataclass(frozen=True, eq=False)
+class Normals:
+    """What is normal of one variable at some cells by day of year, as columns of one length.
+
+    Parameters
+    ----------
+    dataset, variable
+        What the readings are of.
+    period
+        The years that they are of: `1991-2020`.
+    first, last
+        The normals of all cells between them in the order of their ids, both included, are
+        these; a cell without a row has none.
+    cell
+        Text, never missing. With `day_of_year` a key.
+    day_of_year
+        1..366, as `extract(doy FROM "timestamp")` gives it.
+    years
+        How many years have a value.
+    mean, deviation, p10, p50, p90
+        In the unit of the store; the deviation of a single value is NaN.
+    """
+
+    dataset: str
+    variable: str
+    period: str
+    first: str
+    last: str
+    cell: Texts
+    day_of_year: Ints
+    years: Ints
+    mean: Floats
+    deviation: Floats
+    p10: Floats
+    p50: Floats
+    p90: Floats
+
+    def __len__(self) -> int:
+        return len(self.day_of_year)
+
+
 Rank: TypeAlias = tuple[bool, int, int, str]
 """Which of two messages for one key is the newer: (final, published_at_ms, offset, source)."""

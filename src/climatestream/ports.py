@@ -11,7 +11,17 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Protocol, Self
 
-from climatestream.model import Batch, DeadLetter, FieldType, Headers, Messages, Rows, Slice
+from climatestream.model import (
+    Batch,
+    DeadLetter,
+    FieldType,
+    Headers,
+    History,
+    Messages,
+    Normals,
+    Rows,
+    Slice,
+)
 
 if TYPE_CHECKING:
     from climatestream.model import Flags, Floats, Ints, Texts
@@ -142,6 +152,9 @@ class Broker(Resource, Protocol):
 
 # ---------------------------------------------------------------------------------- store
 
+HISTORY_ROWS = 500_000
+"""Readings that a part of a history holds at most, unless a single cell has more [readings]."""
+
 
 @dataclass(frozen=True)
 class Refusal:
@@ -259,6 +272,30 @@ class Store(Resource, Protocol):
 
     def mark_retried(self, letters: Sequence[tuple[DeadLetter, int]], at_ms: int) -> None:
         """Note when dead letters, as `dead_letters` gave them, were published again; they stay."""
+
+    def history(
+        self,
+        dataset: str,
+        names: Sequence[str],
+        start_ms: int,
+        end_ms: int,
+        *,
+        rows: int = HISTORY_ROWS,
+    ) -> Iterator[History]:
+        """The readings of a dataset, cell after cell: each part has all of its cells.
+
+        Parameters
+        ----------
+        names
+            The fields asked for; one that was never stored is missing everywhere.
+        start_ms, end_ms
+            Times from the one, up to but without the other.
+        rows
+            How many a part holds at most, unless a single cell has more.
+        """
+
+    def keep_normals(self, normals: Normals) -> None:
+        """Keep what is normal, in place of what was kept of the variable for these cells."""
 
     def query(self, sql: str, parameters: Sequence[Any] = ()) -> Answer:
         """Answer a panel's query: CrateDB's SQL, reading only, `?` for parameters.

@@ -21,8 +21,9 @@ from typing import TYPE_CHECKING, Any, Final, Self
 import orjson
 
 from climatestream.errors import StoreError, StoreUnavailable
-from climatestream.model import DeadLetter, FieldType
-from climatestream.ports import Answer, Found, Refusal
+from climatestream.model import DeadLetter, FieldType, History
+from climatestream.ports import HISTORY_ROWS, Answer, Found, Refusal
+from climatestream.stores.cells import CELLS_AT_ONCE, ranges
 from climatestream.stores.crate_address import Address
 from climatestream.stores.crate_errors import (
     LATER,
@@ -54,6 +55,7 @@ from climatestream.stores.crate_tables import (
 from climatestream.stores.schema import (
     DATASETS,
     DEAD_LETTERS,
+    NORMALS,
     PIPELINE,
     READINGS,
     RETENTION,
@@ -66,10 +68,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from types import TracebackType
 
-    from climatestream.model import Rows
+    from climatestream.model import Normals, Rows
     from climatestream.ports import Description, PipelineRow
 
 _TYPES_OF_COLUMNS: Final = {column: kind for kind, column in FIELD_TYPES.items()}
+
+
+HISTORY_REQUEST_ROWS: Final = 50_000
+"""Readings of a history that are asked for at once [readings]; an answer is some 5 MB of JSON."""
 
 
 class CrateStore:
@@ -425,6 +431,71 @@ class CrateStore:
         rows: list[list[Any]] = self._http.sql(sql.format(table=name), arguments)["rows"]
         return rows
 
+    # ---------------------------------------------------------------------------- normals
+
+    def history(
+        self,
+        dataset: str,
+        names: Sequence[str],
+        start_ms: int,
+        end_ms: int,
+        *,
+        rows: int = HISTORY_ROWS,
+    ) -> Iterator[History]:
+        """The readings of a dataset, cell after cell: see `Store.history`.
+
+        A request is answered with `HISTORY_REQUEST_ROWS` readings at most, unless a single cell
+        has more.
+        """
+        self._columns = self._fields()
+        self._look_up.refresh()
+        asked = f"""FROM {table_name(self.address.schema, READINGS)}
+            WHERE dataset = ? AND "timestamp" >= ? AND "timestamp" < ? AND cell"""
+        known = [dataset, start_ms, end_ms]
+
+        def counted(after: str) -> list[list[Any]]:
+            sql = f"SELECT cell, count(*) {asked} > ? GROUP BY cell ORDER BY cell LIMIT ?"
+            found: list[list[Any]] = self._http.sql(sql, [*known, after, CELLS_AT_ONCE])["rows"]
+            return found
+
+        stored = [name for name in names if self._columns.get(name) == FIELD_TYPES["number"]]
+        chosen = ", ".join(["cell", '"timestamp"', *map(field_of, stored)])
+        for first, last in ranges(counted, min(rows, HISTORY_REQUEST_ROWS)):
+            found = self._http.sql(
+                f"SELECT {chosen} {asked} >= ? AND cell <= ?", [*known, first, last]
+            )["rows"]
+            cells, times, *fields = map(list, zip(*found, strict=True))
+            columns = dict(zip(stored, fields, strict=True))
+            yield History(
+                first=first,
+                last=last,
+                cell=cells,
+                time_ms=times,
+                data={name: _numbers(columns.get(name) or [None] * len(times)) for name in names},
+            )
+
+    def keep_normals(self, normals: Normals) -> None:
+        """Keep what is normal; see `Store.keep_normals`.
+
+        After an error some of the normals before may be gone: the same call mends it.
+        """
+        table = table_name(self.address.schema, NORMALS)
+        self._http.sql(f"REFRESH TABLE {table}")  # a DELETE sees what is visible
+        self._http.sql(
+            f"DELETE FROM {table} WHERE dataset = ? AND variable = ? AND cell >= ? AND cell <= ?",
+            [normals.dataset, normals.variable, normals.first, normals.last],
+        )
+        columns = [
+            [value] * len(normals) if isinstance(value, str) else _plain(value)
+            for value in (getattr(normals, column.name) for column in NORMALS.columns)
+        ]
+        set_ = {
+            column.name: f"excluded.{quoted(column.name)}"
+            for column in NORMALS.columns
+            if column.name not in NORMALS.key
+        }
+        self._keep(NORMALS, list(zip(*columns, strict=True)), set_=set_)
+
     # ---------------------------------------------------------------------------- queries
 
     def query(self, sql: str, parameters: Sequence[Any] = ()) -> Answer:
@@ -518,6 +589,12 @@ _CONVERSIONS: Final[dict[int, Callable[[Any], Any]]] = {
 
 def _numbers(values: list[Any]) -> list[float]:
     return [math.nan if value is None else float(value) for value in values]
+
+
+def _plain(column: Any) -> list[Any]:
+    """A column in any of its forms as a list of plain values."""
+    values: list[Any] = column if isinstance(column, list) else column.tolist()
+    return values
 
 
 def _requests(statement: str, rows: Sequence[tuple[Any, ...]]) -> Iterator[bytes]:

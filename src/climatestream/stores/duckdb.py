@@ -23,14 +23,16 @@ import polars as pl
 
 from climatestream.arrow import ArrowStream
 from climatestream.errors import StoreError
-from climatestream.model import DeadLetter, FieldType
-from climatestream.ports import Answer, Found, Refusal
+from climatestream.model import DeadLetter, FieldType, History
+from climatestream.ports import HISTORY_ROWS, Answer, Found, Refusal
+from climatestream.stores.cells import CELLS_AT_ONCE, ranges
 from climatestream.stores.duckdb_file import MEMORY_LIMIT, DuckDBFile, table_name, words_of
 from climatestream.stores.duckdb_merge import SAME_KEY, Merge, column, frame
 from climatestream.stores.schema import (
     DATASETS,
     DEAD_LETTERS,
     FIELDS,
+    NORMALS,
     PIPELINE,
     READINGS,
     RETENTION,
@@ -40,12 +42,12 @@ from climatestream.stores.schema import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
     from types import TracebackType
 
     from duckdb.sqltypes import DuckDBPyType
 
-    from climatestream.model import Rows
+    from climatestream.model import Normals, Rows
     from climatestream.ports import Description, PipelineRow
 
 _SQL_TYPES: Final[dict[FieldType, str]] = {
@@ -277,6 +279,75 @@ class DuckDBStore:
         if rows:
             with self._file.writing() as connection:
                 _upsert(connection, PIPELINE, _frame(PIPELINE, values))
+
+    # ---------------------------------------------------------------------------- normals
+
+    def history(
+        self,
+        dataset: str,
+        names: Sequence[str],
+        start_ms: int,
+        end_ms: int,
+        *,
+        rows: int = HISTORY_ROWS,
+    ) -> Iterator[History]:
+        """The readings of a dataset, cell after cell: see `Store.history`.
+
+        Each part is a look through the dataset's readings, and a transaction of its own.
+        """
+        asked = f"""FROM {_READINGS}
+            WHERE dataset = ? AND "timestamp" >= ? AND "timestamp" < ? AND cell"""
+        known = [dataset, _naive(start_ms), _naive(end_ms)]
+
+        def counted(after: str) -> list[tuple[Any, ...]]:
+            sql = f"SELECT cell, count(*) {asked} > ? GROUP BY cell ORDER BY cell LIMIT ?"
+            return self._rows(sql, [*known, after, CELLS_AT_ONCE])
+
+        for first, last in ranges(counted, rows):
+            with self._file.reading() as connection:
+                stored = self._stored_fields(connection)
+                fields = [
+                    f"{f'data.{quoted(name)}' if stored.get(name) == 'number' else 'NULL'}::DOUBLE "
+                    f"AS field{place}"
+                    for place, name in enumerate(names)
+                ]
+                chosen = ", ".join(["cell", 'epoch_ms("timestamp") AS time_ms', *fields])
+                found = pl.DataFrame(
+                    connection.sql(
+                        f"SELECT {chosen} {asked} BETWEEN ? AND ?", params=[*known, first, last]
+                    )
+                )
+            yield History(
+                first=first,
+                last=last,
+                cell=found["cell"],
+                time_ms=found["time_ms"].to_numpy(),
+                data={
+                    name: _values(found[f"field{place}"], "number")
+                    for place, name in enumerate(names)
+                },
+            )
+
+    def keep_normals(self, normals: Normals) -> None:
+        """Keep what is normal, in one transaction; see `Store.keep_normals`."""
+        kinds = {column.name: _FRAME_TYPES[column.kind] for column in NORMALS.columns}
+        values = {name: getattr(normals, name) for name in kinds}
+        incoming = pl.DataFrame(
+            {
+                name: pl.repeat(value, len(normals), eager=True)
+                if isinstance(value, str)
+                else pl.Series(value, dtype=kinds[name])
+                for name, value in values.items()
+            }
+        ).fill_nan(None)
+        with self._file.writing() as connection:
+            connection.execute(
+                f"DELETE FROM {table_name(NORMALS)} "
+                "WHERE dataset = ? AND variable = ? AND cell BETWEEN ? AND ?",
+                [normals.dataset, normals.variable, normals.first, normals.last],
+            )
+            connection.register("incoming", ArrowStream(incoming))
+            connection.execute(f"INSERT INTO {table_name(NORMALS)} SELECT * FROM incoming")
 
     # ---------------------------------------------------------------------------- queries
 

@@ -134,9 +134,10 @@ NORMALS = Table(
     (
         Column("dataset", "text"),
         Column("cell", "text"),
-        Column("day_of_year", "integer"),
+        Column("day_of_year", "integer"),  # extract(doy FROM "timestamp")
         Column("variable", "text"),
-        Column("years", "integer"),
+        Column("period", "text"),  # 1991-2020
+        Column("years", "integer"),  # with a value for this day
         Column("mean", "number"),
         Column("deviation", "number"),
         Column("p10", "number"),

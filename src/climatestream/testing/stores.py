@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import threading
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -20,14 +20,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from climatestream.errors import StoreError, StoreUnavailable
-from climatestream.model import DeadLetter
-from climatestream.ports import Description, PipelineRow, Refusal
+from climatestream.model import DeadLetter, Normals
+from climatestream.ports import HISTORY_ROWS, Description, PipelineRow, Refusal
 from climatestream.testing.rows import NOON_MS, Form, Reading, Value, colliding_readings, rows
 
 if TYPE_CHECKING:
     from types import TracebackType
 
-    from climatestream.model import FieldType, Rows
+    from climatestream.model import FieldType, History, Rows
     from climatestream.ports import Answer, Found, Store
 
 # ------------------------------------------------------------------------------ the promises
@@ -470,6 +470,76 @@ class StoreTests:
             assert store.dead_offsets("climate", 0) == {7, 8}
             assert store.dead_offsets("climate", 5) == set()
 
+    # -------------------------------------------------------------------------- history
+
+    @pytest.mark.parametrize("parts_of", [1, 3, 1000])
+    def test_a_history_has_every_reading_once_and_each_cell_whole(
+        self, place: Any, parts_of: int
+    ) -> None:
+        start, end = NOON_MS, NOON_MS + 3
+        readings = [
+            Reading({"temperature": cell + time_ms - NOON_MS}, latitude=cell, time_ms=time_ms)
+            for cell in (-1.0, 2.0, 10.0, 48.1)
+            for time_ms in (NOON_MS - 1, NOON_MS, NOON_MS + 2, NOON_MS + 3)
+        ]
+        others = [Reading(dataset="era5/hourly"), Reading({"u10": 1.0}, latitude=80.0)]
+        with self.store(place) as store:
+            store.write(rows(*readings, *others))
+            names = ["temperature", "never stored"]
+            parts = list(store.history("era5-land/daily-mean", names, start, end, rows=parts_of))
+        found = [
+            (cell, int(time_ms), float(value))
+            for part in parts
+            for cell, time_ms, value in zip(
+                list(part.cell), part.time_ms, part.data["temperature"], strict=True
+            )
+            if value == value  # noqa: PLR0124 - NaN: the reading of wind alone
+        ]
+        expected = [
+            (r.cell, r.time_ms, r.data["temperature"]) for r in readings if start <= r.time_ms < end
+        ]
+        assert sorted(found) == sorted(expected)
+        cells = [cell for part in parts for cell in set(part.cell)]
+        assert len(cells) == len(set(cells)) == 5, "no cell is in two parts"
+        for part in parts:
+            assert {part.first, part.last} <= set(part.cell)
+            assert min(part.cell) == part.first
+            assert max(part.cell) == part.last
+            assert all(value != value for value in part.data["never stored"])  # noqa: PLR0124
+            assert len(part) <= max(parts_of, 2)
+
+    def test_of_a_dataset_without_readings_there_is_no_history(self, place: Any) -> None:
+        with self.store(place) as store:
+            store.write(rows(Reading()))
+            assert list(store.history("era5/hourly", ["temperature"], 0, 2 * NOON_MS)) == []
+
+    # -------------------------------------------------------------------------- normals
+
+    def test_normals_are_kept_in_place_of_those_before(self, place: Any) -> None:
+        normals = NORMALS
+        with self.store(place) as store:
+            store.keep_normals(normals)
+            store.keep_normals(replace(normals, variable="u10", period="1981-2010"))
+            store.keep_normals(replace(normals, first="b", last="c", cell=["b", "c"]))
+            store.keep_normals(replace(normals, mean=[9.0, 9.5]))
+            found = {
+                variable: store.query(
+                    "SELECT cell, day_of_year, period, years, mean, deviation, p10, p50, p90 "
+                    "FROM demo.climate_normals WHERE dataset = ? AND variable = ? ORDER BY cell",
+                    [normals.dataset, variable],
+                ).rows
+                for variable in ("temperature", "u10")
+            }
+        assert found["u10"] == [
+            ("a", 1, "1981-2010", 30, 1.0, 0.5, 0.1, 0.2, 0.3),
+            ("b", 366, "1981-2010", 1, 2.0, None, 1.1, 1.2, 1.3),
+        ]
+        assert found["temperature"] == [
+            ("a", 1, "1991-2020", 30, 9.0, 0.5, 0.1, 0.2, 0.3),
+            ("b", 366, "1991-2020", 1, 9.5, None, 1.1, 1.2, 1.3),
+            ("c", 366, "1991-2020", 1, 2.0, None, 1.1, 1.2, 1.3),
+        ]
+
     # ---------------------------------------------------------------------- bookkeeping
 
     def test_the_newest_description_of_a_variable_stays(self, place: Any) -> None:
@@ -582,6 +652,22 @@ class StoreTests:
             assert {count % 2 for count in history if count <= 20} <= {0}, "a write is seen whole"
 
 
+NORMALS: Final = Normals(
+    dataset="era5-land/daily-mean",
+    variable="temperature",
+    period="1991-2020",
+    first="a",
+    last="b",
+    cell=["a", "b"],
+    day_of_year=[1, 366],
+    years=[30, 1],
+    mean=[1.0, 2.0],
+    deviation=[0.5, float("nan")],
+    p10=[0.1, 1.1],
+    p50=[0.2, 1.2],
+    p90=[0.3, 1.3],
+)
+
 LETTER: Final = DeadLetter(
     topic="climate",
     partition=0,
@@ -681,6 +767,23 @@ class WrappedStore:
 
     def mark_retried(self, letters: Sequence[tuple[DeadLetter, int]], at_ms: int) -> None:
         self._pass("mark_retried", letters, at_ms)
+
+    def history(
+        self,
+        dataset: str,
+        names: Sequence[str],
+        start_ms: int,
+        end_ms: int,
+        *,
+        rows: int = HISTORY_ROWS,
+    ) -> Iterator[History]:
+        answer: Iterator[History] = self._pass(
+            "history", dataset, names, start_ms, end_ms, rows=rows
+        )
+        return answer
+
+    def keep_normals(self, normals: Normals) -> None:
+        self._pass("keep_normals", normals)
 
     def query(self, sql: str, parameters: Sequence[Any] = ()) -> Answer:
         answer: Answer = self._pass("query", sql, parameters)
