@@ -39,7 +39,7 @@ test-faults: env ## processes really killed, at full counts
 		$(BIN)/python -m pytest tests/services/test_faults.py --timeout 3600
 
 test-page: env ## the page in a headless browser
-	$(BIN)/python -m pytest tests/page --timeout 300
+	$(BIN)/python -m pytest tests/page --timeout 300 -n 2
 
 lambda: env ## the Lambda function's zips, in dist/, for AWS and for this machine
 	$(BIN)/python scripts/make_lambda.py

@@ -29,11 +29,14 @@ from climatestream.model import DeadLetter, Rows, cell_id
 from climatestream.ports import Description, PipelineRow
 from climatestream.stores.open import open_store
 from climatestream.variables import find
-from climatestream.web import page as page_module
+from climatestream.web import fields
 from climatestream.web.access import HEADERS
-from climatestream.web.app import Server, create_app
+from climatestream.web.app import create_app
 from climatestream.web.field import LONGEST_SIDE, Picture, draw
-from climatestream.web.page import BEAT_S, IDLE_S, Page
+from climatestream.web.looks import BEAT_S
+from climatestream.web.pace import IDLE_S
+from climatestream.web.page import Page
+from climatestream.web.server import Server
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -526,7 +529,7 @@ def test_readings_that_expire_while_the_page_is_open_are_gone_from_it(
 def test_a_field_with_more_cells_than_a_picture_needs_is_drawn_in_boxes(
     store: Store, page: Page, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(page_module, "MAX_CELLS", 10)
+    monkeypatch.setattr(fields, "MAX_CELLS", 10)
     values = [float(i) for i in range(100)]
     put(store, "simulation", NOON, {"temperature": values})
     frame = page.state().frame

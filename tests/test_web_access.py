@@ -12,7 +12,7 @@ from websockets.sync.client import connect
 
 from climatestream.errors import UsageError
 from climatestream.web.access import HEADERS, is_loopback
-from climatestream.web.app import Server
+from climatestream.web.server import Server
 from tests.test_web import Down
 
 

@@ -15,9 +15,10 @@ import pytest
 from climatestream.dashboards.panels import PANELS
 from climatestream.ports import Description
 from climatestream.stores.open import open_store
-from climatestream.web import page as page_module
+from climatestream.web import fields
 from climatestream.web.frames import MISSING, Frame, make_grid, pack
-from climatestream.web.page import BEAT_S, Page
+from climatestream.web.looks import BEAT_S
+from climatestream.web.page import Page
 from climatestream.web.timetable import WHOLE_S, buckets
 from tests.test_web import NOON, Browser, Clock, Counting, put
 
@@ -145,12 +146,12 @@ def test_a_past_frame_is_asked_for_once_however_often_it_is_played(
 def test_kept_frames_are_bounded(
     store: Store, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(page_module, "KEPT_BYTES", 200)
+    monkeypatch.setattr(fields, "KEPT_BYTES", 200)
     page = Page(store, clock)
     for hour in range(20):
         put(store, "simulation", NOON + hour * HOUR, {"temperature": [1.0, 2.0]})
         page.frame("simulation", "temperature", NOON + hour * HOUR)
-    assert sum(frame.size() for frame in page._frames.values()) <= 200
+    assert page.fields.size() <= 200
 
 
 # ------------------------------------------------------------------------------------ times

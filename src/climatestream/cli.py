@@ -235,7 +235,7 @@ def inspect(files: tuple[str, ...], dataset: str | None, json_: bool) -> int:
 def serve(store: str, port: int, host: str, json_: bool) -> int:
     """Show the page over a store, until Ctrl-C."""
     from climatestream.stores.open import open_store
-    from climatestream.web.app import Server
+    from climatestream.web.server import Server
 
     began = time.monotonic()
     with (

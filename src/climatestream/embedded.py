@@ -77,7 +77,7 @@ def embedded(
             ingest.horizon_ms = keeper.horizon_ms
         url = ""
         if port is not None:
-            from climatestream.web.app import Server
+            from climatestream.web.server import Server
 
             url = stack.enter_context(Server(opened, port=port, host=host)).url
         partitions = list(broker.committed(pipeline.GROUP))

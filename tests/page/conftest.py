@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from climatestream.stores.open import open_store
-from climatestream.web.app import Server
+from climatestream.web.server import Server
 from tests.page.stores import WARMTH, WEATHER, fill
 
 KEPT = Path(os.environ.get("CLIMATESTREAM_PAGE_PICTURES", "build/page"))

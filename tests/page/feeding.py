@@ -10,8 +10,11 @@ import numpy as np
 
 from climatestream.dashboards.panels import TIMES
 from climatestream.ports import Answer
+from climatestream.web.choices import Choice
+from climatestream.web.fields import Box
 from climatestream.web.frames import Frame, Grid, make_grid
-from climatestream.web.page import Choice, Page, Slice
+from climatestream.web.looks import Slice
+from climatestream.web.page import Page
 from climatestream.web.timetable import TimeTable
 
 DATASET = "simulation"
@@ -72,8 +75,14 @@ class FedPage(Page):
         return (self.choice(dataset, "temperature"), self.choice(dataset, "pressure")), None
 
     def frame(
-        self, dataset: str, variable: str, at: datetime, slice_: Slice | None = None
+        self,
+        dataset: str,
+        variable: str,
+        at: datetime,
+        slice_: Slice | None = None,
+        box: Box | None = None,
     ) -> Frame:
+        del at, box
         slice_ = slice_ or self.newest(dataset)
         phase = slice_.time.timestamp() % 1000.0
         values = 15.0 + 12.0 * np.sin(self._x + phase) * np.cos(self._y - phase / 3.0)

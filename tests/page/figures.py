@@ -17,9 +17,9 @@ from playwright.sync_api import sync_playwright
 
 from climatestream.dashboards.panels import PANELS
 from climatestream.stores.open import open_store
-from climatestream.web.app import Server
 from climatestream.web.charts import Charts, Look
 from climatestream.web.page import Page
+from climatestream.web.server import Server
 from tests.page.conftest import chromium
 from tests.page.feeding import FedPage, Nothing
 from tests.page.stores import WEATHER, fill

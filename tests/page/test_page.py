@@ -14,7 +14,7 @@ import pytest
 
 from climatestream.model import Rows, cell_id
 from climatestream.stores.open import open_store
-from climatestream.web.app import Server
+from climatestream.web.server import Server
 from tests.page.conftest import Open, Opened, serving
 from tests.page.feeding import FedPage, Nothing
 from tests.page.stores import WEATHER, fill

@@ -8,6 +8,8 @@ import time
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
+from anyio import to_thread
+
 from climatestream.errors import StoreUnavailable
 
 if TYPE_CHECKING:
@@ -98,6 +100,11 @@ class Asking:
         with self._idle:
             self._closed = True
             self._idle.wait_for(lambda: not self._under_way, timeout_s)
+
+
+async def in_thread(ask: Callable[[], T]) -> T:
+    """Ask without holding up other browsers; a server that stops does not wait."""
+    return await to_thread.run_sync(ask, abandon_on_cancel=True)
 
 
 class _Kept:

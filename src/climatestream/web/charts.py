@@ -20,6 +20,7 @@ from climatestream.dashboards.panels import (
 )
 from climatestream.errors import UsageError
 from climatestream.web.asking import COST_SHARE
+from climatestream.web.pace import pipeline_until
 from climatestream.web.timetable import ALWAYS, at_ms, buckets, ms_of
 
 if TYPE_CHECKING:
@@ -27,7 +28,8 @@ if TYPE_CHECKING:
 
     from climatestream.dashboards.panels import Panel
     from climatestream.ports import Answer
-    from climatestream.web.page import Choice, Page
+    from climatestream.web.choices import Choice
+    from climatestream.web.page import Page
 
 POINTS: Final = 600
 """Points of a line at most: more than a chart has pixels."""
@@ -153,7 +155,7 @@ class Charts:
             for row in answer.rows
         ]
         if panel is panels.QUERYABLE and (not rows or rows[0][0] is None):
-            polls = self._page.polls_ms()
+            polls = list(self._page.looks.polls_ms)
             if polls:
                 rows = [np.percentile(polls, [50, 95, 99]).tolist()]
         return {**content, "columns": answer.columns, "rows": rows}
@@ -184,7 +186,7 @@ class Charts:
         self._page.check(look.dataset, look.variable)
         if panel is FIELD:
             at = look.time or self._page.newest(look.dataset).time
-            cells = self._page.slice(look.dataset, at).cells
+            cells = self._page.looks.slice(look.dataset, at).cells
             if cells > MAX_EXPORT:
                 raise UsageError(
                     f"a field of {cells} cells is more than the {MAX_EXPORT} that the page "
@@ -271,7 +273,7 @@ class Charts:
     def _pipeline_words(self, wanted: frozenset[str]) -> dict[str, Any]:
         words: dict[str, Any] = {}
         if "from" in wanted:
-            until = self._page.pipeline_until()
+            until = pipeline_until(self._page.asking)
             width = max(INTERVAL_S, math.ceil(PIPELINE_S / PIPELINE_STEPS / 5.0) * 5.0)
             words = {"from": until - timedelta(seconds=PIPELINE_S), "to": until}
             words |= {"bucket": bucket_of(width), "width": width}
@@ -312,9 +314,12 @@ class Charts:
         if look.place is None:
             raise UsageError("the place of a cell is missing: cell=LATITUDE,LONGITUDE")
         self._page.check(look.dataset, look.variable)
-        grid = self._page.grid(look.dataset, look.variable)
-        nearest = grid.nearest(*look.place)
-        return grid.cells[nearest], float(grid.latitude[nearest]), float(grid.longitude[nearest])
+        slice_ = (
+            self._page.looks.slice(look.dataset, look.time)
+            if look.time
+            else self._page.newest(look.dataset)
+        )
+        return self._page.fields.nearest(look.dataset, look.variable, slice_, look.place)
 
 
 def _coverage_words(seconds: float) -> dict[str, Any]:

@@ -125,13 +125,20 @@ class Frame:
     time: datetime
     version: str
     stored: int
-    """Readings at that time: as many as cells, but for fields that are drawn in boxes."""
+    """Readings at that time, or of the part; more than cells where the values are of boxes."""
     grid: Grid
     values: NDArray[np.float64]
     u10: NDArray[np.float64]
     v10: NDArray[np.float64]
     whole_range: tuple[float, float, float] | None = None
     """Of all readings, where the values are means of several."""
+    part: bool = False
+    """Whether the grid is of what lies in a box, and of this frame alone."""
+
+    @property
+    def boxed(self) -> bool:
+        """Whether the values are means of the cells in boxes."""
+        return self.whole_range is not None
 
     @property
     def wind(self) -> bool:
@@ -186,6 +193,8 @@ def pack(frame: Frame, factor: float, known_grid: str | None) -> bytes:
         "step": step,
         "wind": 0.0,
         "places": places_,
+        "part": frame.part,
+        "boxed": frame.boxed,
         "grid": frame.grid.describe(),
     }
     parts: list[bytes] = []
