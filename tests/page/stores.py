@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from pathlib import Path
 
@@ -13,9 +14,16 @@ CELLS = 2500
 
 
 def fill(
-    path: Path, dataset: str, times: int, step: str, fields: str, *, start: str = "2025-08-01"
+    path: Path,
+    dataset: str,
+    times: int,
+    step: str,
+    fields: str,
+    *,
+    start: str = "2025-08-01",
+    cells: int = CELLS,
 ) -> None:
-    """Add `times` fields of `CELLS` cells in and around Germany to a store in a DuckDB file.
+    """Add `times` fields of this many cells from Germany north and east to a DuckDB file.
 
     Parameters
     ----------
@@ -24,6 +32,7 @@ def fill(
     fields
         SQL of the members of `data`, of `t` (number of the time), `la`, `lo` (degrees).
     """
+    side = math.isqrt(cells)
     with open_store(f"duckdb:{path}"):
         pass  # makes the tables
     connection = duckdb.connect()
@@ -48,8 +57,8 @@ def fill(
             TIMESTAMP '{start}' + t * INTERVAL '{step}' + INTERVAL '40 ms' AS stored_at,
             'made/0' AS source, n AS "offset"
         FROM (SELECT *, {{{fields}, 'latitude': la, 'longitude': lo}} AS made FROM
-            (SELECT t, n, 48.0 + (n // 50) / 10.0 AS la, 7.0 + (n % 50) / 10.0 AS lo
-             FROM range({times}) AS times(t), range({CELLS}) AS cells(n)))"""
+            (SELECT t, n, 48.0 + (n // {side}) / 10.0 AS la, 7.0 + (n % {side}) / 10.0 AS lo
+             FROM range({times}) AS times(t), range({cells}) AS cells(n)))"""
     )
     connection.close()
 

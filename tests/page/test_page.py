@@ -179,6 +179,47 @@ def test_the_cell_under_the_pointer_is_read_out_with_all_its_values(
     assert f"{value:.1f} °C".replace("-", "\N{MINUS SIGN}") in text
 
 
+def test_of_a_field_too_large_to_draw_cells_are_read_out_and_zooming_shows_them(
+    open_page: Open, tmp_path: Path
+) -> None:
+    path = tmp_path / "wide.duckdb"
+    fill(path, "simulation", 1, "1 hour", WEATHER, cells=160_000)
+    with serving(path) as url:
+        page = open_page(url)
+        page.ready()
+        assert page.tab.evaluate("climatestream.field().boxed") is True
+        script = "[climatestream.map.view.x(20), climatestream.map.view.y(60)]"
+        x, y = page.tab.evaluate(script)
+        y += page.tab.locator("#map").bounding_box()["y"]
+
+        def stored() -> str:
+            place = page.tab.inner_text("#reading .place b")
+            latitude, longitude = (float(one) for one in re.findall(r"[\d.]+(?=°)", place))
+            value: float = page.tab.evaluate(
+                "fetch('/reading?dataset=simulation&variable=temperature&cell="
+                f"{latitude},{longitude}').then((answer) => answer.json())"
+                ".then((found) => found.values.find(([name]) => name === 'temperature')[2])"
+            )
+            return f"{value:.1f} °C".replace("-", "\N{MINUS SIGN}")
+
+        page.tab.mouse.move(x, y)
+        page.until("document.getElementById('reading').innerText.includes('mean of the cells')")
+        page.until("document.getElementById('reading').innerText.includes('Surface pressure')")
+        assert stored() in page.tab.inner_text("#reading .main + .main")
+        page.tab.mouse.click(x, y)
+        page.until("document.querySelector('#series-temperature .plot').data.length === 4")
+        page.picture("boxes")
+        for _ in range(5):
+            page.tab.mouse.wheel(0, -500)
+        page.until("climatestream.map.part && !climatestream.map.part.boxed")
+        page.tab.mouse.move(x + 40, y + 40)
+        page.until("document.getElementById('reading').innerText.includes('Surface pressure')")
+        assert "mean of" not in page.tab.inner_text("#reading")
+        assert stored() in page.tab.inner_text("#reading .main + .main")
+        page.picture("boxes-near")
+        page.close()
+
+
 def test_a_cell_is_picked_by_click_and_by_keyboard_and_joins_the_charts(
     url: str, open_page: Open
 ) -> None:

@@ -7,13 +7,15 @@ import { Link } from "./link.js";
 import { ClimateMap } from "./map.js";
 import { along } from "./raster.js";
 import { Timeline } from "./timeline.js";
-import { address, getJson, Refused } from "./wire.js";
+import { address, getField, getJson, Refused } from "./wire.js";
 import * as words from "./words.js";
 
 /** @typedef {import("./wire.js").State} State */
 /** @typedef {import("./wire.js").Field} Field */
 /** @typedef {import("./wire.js").Choice} Choice */
 
+const REST_MS = 250; // the view rests this long before what is in sight is asked for
+const ROOM = 0.2; // more than is in sight, on each side: a short move needs nothing new
 const DWELL_MS = 140; // the pointer rests this long before all values of a cell are asked for
 
 /** @param {string} id @returns {any} */
@@ -110,6 +112,7 @@ function show(next, jump = false) {
   map.show(next, choice, jump);
   requestAnimationFrame(() => requestAnimationFrame(drew));
   if (newChoice) begin();
+  sharpen();
   at("clock").textContent = `${words.time(next.time)} UTC`;
   at("cells").textContent = words.count(next.cells);
   legend(choice);
@@ -121,6 +124,30 @@ function show(next, jump = false) {
   boards.climate.point();
   boards.climate.field(next.time, next.version);
   hover();
+}
+
+let sharpening = 0;
+
+/** Of a field that is drawn in boxes, what is in sight comes finer once the view rests. */
+function sharpen() {
+  clearTimeout(sharpening);
+  if (field?.boxed && !map.sharp) sharpening = window.setTimeout(() => void part(field).catch(failed), REST_MS);
+}
+
+/** @param {Field | null} of */
+async function part(of) {
+  if (!of) return;
+  const { south, north, west, east } = map.view.box();
+  const [high, wide] = [ROOM * (north - south), ROOM * (east - west)];
+  const box = { south: Math.max(south - high, -90), north: Math.min(north + high, 90), west: west - wide, east: east + wide };
+  if (box.east - box.west >= 360) Object.assign(box, { west: -180, east: 180 });
+  const found = await getField({
+    dataset: of.dataset,
+    variable: of.variable,
+    time: words.iso(of.time),
+    box: [box.south, box.north, box.west, box.east].map((one) => one.toFixed(3)).join(),
+  });
+  if (!found.empty) map.sharpen(found, box);
 }
 
 /** What the address asked for, once there is something to look at. */
@@ -314,12 +341,28 @@ at("live").addEventListener("click", () => {
 
 // -------------------------------------------------------------------------------- the map
 
-map.addEventListener("view", remember);
+map.addEventListener("view", () => {
+  remember();
+  sharpen();
+});
 map.addEventListener("hover", (event) => {
   hovered = /** @type {CustomEvent} */ (event).detail;
   hover();
 });
-map.addEventListener("pick", (event) => pick(/** @type {CustomEvent} */ (event).detail));
+map.addEventListener("pick", (event) => void exact(/** @type {CustomEvent} */ (event).detail).then(pick).catch(failed));
+
+/** The cell itself, where only a box of several was picked.
+ * @param {import("./map.js").Cell | null} cell
+ * @returns {Promise<{latitude: number, longitude: number} | null>} */
+async function exact(cell) {
+  if (!cell?.boxed || !field) return cell;
+  return getJson("/reading", {
+    dataset: field.dataset,
+    variable: field.variable,
+    time: words.iso(field.time),
+    cell: `${cell.latitude.toFixed(4)},${cell.longitude.toFixed(4)}`,
+  });
+}
 
 /** @param {{latitude: number, longitude: number} | null} place */
 function pick(place) {
@@ -344,16 +387,17 @@ function hover() {
     return;
   }
   at("pointer").style.bottom = `${(100 * along(choice.knots, cell.value)).toFixed(1)}%`;
-  const key = `${cell.place} ${field.version} ${field.variable}`;
+  const key = `${cell.key} ${field.version} ${field.variable}`;
   if (key !== steady) {
     steady = key;
-    if (!readout || readout.place !== cell.place) readout = null;
+    if (readout?.key !== cell.key) readout = null;
     clearTimeout(dwell);
     dwell = window.setTimeout(() => void ask(cell, key), DWELL_MS);
   }
   const title = element("p", "", "place");
   const where = map.outlines.name(readout?.country);
-  title.append(element("b", words.place(cell.latitude, cell.longitude)), element("span", where));
+  const exact = cell.boxed && readout ? readout : cell;
+  title.append(element("b", words.place(exact.latitude, exact.longitude)), element("span", where));
   const list = document.createElement("dl");
   /** @param {string} label @param {string} value @param {boolean} main */
   const line = (label, value, main) => {
@@ -361,8 +405,15 @@ function hover() {
     const says = element("dd", value, main ? "main" : "");
     list.append(name, says);
   };
-  line(choice.label, words.shown(cell.value, choice), true);
-  if (cell.speed === cell.speed) line("Wind", `${words.value(cell.speed, "m/s")} from ${words.bearing(cell.from)}`, false);
+  /** @type {Map<string, number>} */
+  const own = new Map((readout?.values ?? []).map((/** @type {any[]} */ [name, , value]) => [name, value]));
+  const value = cell.boxed ? own.get(choice.name) : cell.value;
+  if (value === undefined) line(`${choice.label}, mean of the cells here`, words.shown(cell.value, choice), true);
+  else line(choice.label, words.shown(value, choice), true);
+  if (cell.boxed && own.has("u10") && own.has("v10")) {
+    const [u, v] = ["u10", "v10"].map((name) => /** @type {number} */ (own.get(name)));
+    line("Wind", `${words.value(Math.hypot(u, v), "m/s")} from ${words.bearing((Math.atan2(-u, -v) * 180) / Math.PI)}`, false);
+  } else if (cell.speed === cell.speed) line("Wind", `${words.value(cell.speed, "m/s")} from ${words.bearing(cell.from)}`, false);
   for (const [name, label, value, unit] of readout?.values ?? []) {
     if (name !== choice.name && !["u10", "v10", "wind_speed"].includes(name)) line(label, words.value(value, unit), false);
   }
@@ -381,7 +432,7 @@ async function ask(cell, key) {
       cell: `${cell.latitude.toFixed(4)},${cell.longitude.toFixed(4)}`,
     });
     if (key !== steady) return;
-    readout = { ...found, place: cell.place };
+    readout = { ...found, key: cell.key };
     hover();
   } catch (error) {
     if (error instanceof Refused) return; // the time has expired since

@@ -8,7 +8,16 @@ import { View } from "./view.js";
 
 /** @typedef {import("./wire.js").Field} Field */
 /** @typedef {import("./wire.js").Choice} Choice */
-/** @typedef {{latitude: number, longitude: number, place: number, value: number, speed: number, from: number}} Cell */
+/**
+ * @typedef {object} Cell
+ * @property {number} latitude its centre, as the field's grid has it; of the pointer where boxed
+ * @property {number} longitude
+ * @property {string} key another one for another cell
+ * @property {boolean} boxed whether the values are means of a box of cells
+ * @property {number} value
+ * @property {number} speed of the wind [m/s]
+ * @property {number} from where it blows [degree]
+ */
 
 const FIELD_PIXELS = 1_100_000; // of the layer that moves: a smooth field needs no more
 const STEP = 60; // pixels that a key moves the map by
@@ -32,6 +41,12 @@ export class ClimateMap extends EventTarget {
     this.view = new View();
     this.outlines = new Outlines();
     this.raster = new Raster();
+    /** What is in sight of a field that is drawn in boxes, finer, and where it was asked for.
+     * @type {Field | null} */
+    this.part = null;
+    /** @type {import("./view.js").Box | null} */
+    this.partBox = null;
+    this.partRaster = new Raster();
     this.smooth = true;
     this.winds = true;
     this.still = false;
@@ -110,6 +125,7 @@ export class ClimateMap extends EventTarget {
     this.before = jump || first || this.field?.grid !== field.grid ? null : this.field;
     this.field = field;
     this.choice = choice;
+    if (this.part && (this.part.version !== field.version || this.part.variable !== field.variable)) this.part = null;
     this.#raster(field, choice);
     const gap = now - this.shownAt;
     this.lasts = jump || this.still || !this.before ? 0 : Math.min(Math.max(gap * 0.75, QUICK_MS), SLOW_MS);
@@ -120,8 +136,32 @@ export class ClimateMap extends EventTarget {
     this.#change("field");
   }
 
+  /**
+   * Show what is in sight of the field that is shown, finer.
+   * @param {Field} part
+   * @param {import("./view.js").Box} box that it was asked for
+   */
+  sharpen(part, box) {
+    if (!this.choice || part.version !== this.field?.version || part.variable !== this.field.variable) return;
+    this.part = part;
+    this.partBox = box;
+    this.partRaster.show(part, this.choice, this.smooth, false);
+    this.partRaster.draw(1);
+    this.#change("view");
+  }
+
+  /** Whether all that is in sight is there as fine as it can be. */
+  get sharp() {
+    const { view, part, partBox } = this;
+    if (!this.field?.boxed) return true;
+    if (!part || !partBox) return false;
+    const box = view.box();
+    const within = box.south >= partBox.south && box.north <= partBox.north && box.west >= partBox.west && box.east <= partBox.east;
+    return within && !(part.boxed && partBox.north - partBox.south > 2.5 * (box.north - box.south));
+  }
+
   clear() {
-    this.field = this.before = null;
+    this.field = this.before = this.part = null;
     this.#change("view");
   }
 
@@ -131,6 +171,9 @@ export class ClimateMap extends EventTarget {
    */
   #raster(field, choice) {
     this.raster.show(field, choice, this.smooth, this.#clipped(field));
+    if (!this.part) return;
+    this.partRaster.show(this.part, choice, this.smooth, false);
+    this.partRaster.draw(1);
   }
 
   /** @param {Field} field */
@@ -272,20 +315,32 @@ export class ClimateMap extends EventTarget {
     this.#wipe(context);
     if (!this.field) return;
     this.raster.draw(share);
-    const { view } = this;
-    const { south, north, west, east } = this.raster.box();
     context.imageSmoothingEnabled = this.smooth;
     context.imageSmoothingQuality = "low";
+    this.#place(context, this.raster);
+    if (this.part) this.#place(context, this.partRaster);
+    if (this.#clipped(this.field)) {
+      context.globalCompositeOperation = "destination-in";
+      context.drawImage(this.mask.canvas, 0, 0, this.view.width, this.view.height);
+      context.globalCompositeOperation = "source-over";
+    }
+  }
+
+  /**
+   * Put a raster where it belongs, in place of what is there.
+   * @param {CanvasRenderingContext2D} context
+   * @param {Raster} raster
+   */
+  #place(context, raster) {
+    const { view } = this;
+    const { south, north, west, east } = raster.box();
+    const top = view.y(north);
     for (const turn of [-360, 0, 360]) {
       const left = view.x(west + turn);
       const right = view.x(east + turn);
       if (right < 0 || left > view.width) continue;
-      context.drawImage(this.raster.canvas, left, view.y(north), right - left, view.y(south) - view.y(north));
-    }
-    if (this.#clipped(this.field)) {
-      context.globalCompositeOperation = "destination-in";
-      context.drawImage(this.mask.canvas, 0, 0, view.width, view.height);
-      context.globalCompositeOperation = "source-over";
+      context.clearRect(left, top, right - left, view.y(south) - top);
+      context.drawImage(raster.canvas, left, top, right - left, view.y(south) - top);
     }
   }
 
@@ -294,7 +349,8 @@ export class ClimateMap extends EventTarget {
     const context = this.layers.wind;
     this.#wipe(context);
     if (!this.field || !this.winds) return;
-    const path = arrows(this.view, this.field, this.before, share);
+    const fine = this.sharp ? this.part : null;
+    const path = arrows(this.view, fine ?? this.field, fine ? null : this.before, share);
     context.lineCap = "round";
     context.lineJoin = "round";
     // the one that stands out from the colours below, in a breath of the other
@@ -325,7 +381,7 @@ export class ClimateMap extends EventTarget {
       context.stroke(path);
     }
     if (this.marked && field) {
-      const { grid } = field;
+      const { grid } = this.part ?? field;
       const width = Math.max(grid.step_lon * view.scale * view.squeeze, 9);
       const height = Math.max(grid.step_lat * view.scale, 9);
       const x = view.x(this.marked.longitude);
@@ -381,8 +437,16 @@ export class ClimateMap extends EventTarget {
    * @returns {Cell | null}
    */
   cellAt(x, y) {
-    if (!this.field) return null;
-    const { grid, values, u, v } = this.field;
+    return (this.part && this.#cellOf(this.part, x, y)) ?? (this.field && this.#cellOf(this.field, x, y));
+  }
+
+  /**
+   * @param {Field} field
+   * @param {number} x
+   * @param {number} y
+   * @returns {Cell | null}
+   */
+  #cellOf({ grid, values, u, v, boxed }, x, y) {
     const row = Math.round((this.view.latitudeAt(y) - grid.south) / grid.step_lat);
     const east = this.view.longitudeAt(x) - grid.west;
     const column = Math.round((((east + grid.step_lon / 2) % 360) + 360) % 360 / grid.step_lon - 0.5);
@@ -390,10 +454,13 @@ export class ClimateMap extends EventTarget {
     const place = row * grid.columns + column;
     if (grid.at[place] < 0) return null;
     const [e, n] = u && v ? [u[place], v[place]] : [NaN, NaN];
+    const latitude = boxed ? this.view.latitudeAt(y) : grid.south + row * grid.step_lat;
+    const longitude = boxed ? this.view.longitudeAt(x) : grid.west + column * grid.step_lon;
     return {
-      latitude: grid.south + row * grid.step_lat,
-      longitude: ((grid.west + column * grid.step_lon + 540) % 360) - 180,
-      place,
+      latitude,
+      longitude: (((longitude + 180) % 360) + 360) % 360 - 180,
+      key: boxed ? `${latitude.toFixed(2)},${longitude.toFixed(2)}` : String(place),
+      boxed,
       value: values[place],
       speed: Math.hypot(e, n),
       from: (Math.atan2(-e, -n) * 180) / Math.PI,

@@ -27,6 +27,8 @@
  * @property {number} mean
  * @property {number} high
  * @property {boolean} empty whether no cell has a value
+ * @property {boolean} part whether it is what lies in a box, on a grid of its own
+ * @property {boolean} boxed whether the values are means of the cells in boxes
  * @property {Grid} grid
  * @property {Float32Array} values by place, in the unit shown, NaN where missing
  * @property {Float32Array | null} u by place [m/s]
@@ -111,10 +113,13 @@ export function unpackField(buffer, start = 0) {
     const row = new Uint16Array(buffer, at, n);
     const column = new Uint16Array(buffer, at + 2 * n, n);
     at += 4 * n;
-    if (!grid) grid = makeGrid(head.grid, row, column);
+    if (!grid) {
+      grid = makeGrid(head.grid, row, column);
+      if (!head.part) remember(grid);
+    }
   }
   if (!grid) throw new Error(`the grid ${head.grid.id} is not known`);
-  newest.set(head.dataset, grid.id);
+  if (!head.part) newest.set(head.dataset, grid.id);
   const numbers = new Uint16Array(buffer, at, n);
   at += 2 * n;
   const size = grid.rows * grid.columns;
@@ -152,10 +157,13 @@ function makeGrid(said, row, column) {
     place[i] = row[i] * said.columns + column[i];
     at[place[i]] = i;
   }
-  const grid = { ...said, place, at };
+  return { ...said, place, at };
+}
+
+/** @param {Grid} grid */
+function remember(grid) {
   grids.set(grid.id, grid);
   while (grids.size > KEPT_GRIDS) grids.delete(/** @type {string} */ (grids.keys().next().value));
-  return grid;
 }
 
 /** An answer that says what is wrong. */
@@ -190,7 +198,7 @@ export async function getJson(path, said, signal) {
  * @returns {Promise<Field>}
  */
 export async function getField(said, signal) {
-  const grid = knownGrid(String(said.dataset));
+  const grid = said.box ? null : knownGrid(String(said.dataset));
   const answer = await fetch(address("/frame", { ...said, grid }), { signal });
   if (!answer.ok) throw new Refused((await answer.json()).error);
   return unpackField(await answer.arrayBuffer());
