@@ -26,9 +26,10 @@ def test_the_example_lists_each_setting_with_its_default() -> None:
 
 
 def test_each_setting_is_an_option_of_a_command_that_reads_its_variable() -> None:
+    groups = [command for command in cli.commands.values() if isinstance(command, click.Group)]
     options = {
         parameter.name.replace("_", "-"): parameter.envvar
-        for command in cli.commands.values()
+        for command in (*cli.commands.values(), *(c for g in groups for c in g.commands.values()))
         for parameter in command.params
         if isinstance(parameter, click.Option) and parameter.name and parameter.envvar
     }

@@ -60,6 +60,13 @@ def pacing(command: F) -> F:
     return command
 
 
+def alerting(command: F) -> F:
+    """The options that say when alerts fire, and who is told."""
+    for name in reversed([name for name in settings.BY_NAME if name.startswith("alert-")]):
+        command = setting(name)(command)
+    return command
+
+
 def as_json(command: F) -> F:
     """The option that every command has."""
     return click.option(

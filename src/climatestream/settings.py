@@ -104,5 +104,50 @@ SETTINGS: Final = (
         "text",
         "Log lines on standard error: text, or json.",
     ),
+    Setting(
+        "alert-heat",
+        "30",
+        "Temperature from which the heat alert fires [degC].",
+    ),
+    Setting(
+        "alert-frost",
+        "0",
+        "Temperature below which the frost alert fires [degC].",
+    ),
+    Setting(
+        "alert-storm",
+        "20.8",
+        "Wind speed from which the storm alert fires [m/s].",
+    ),
+    Setting(
+        "alert-no-data",
+        "10m",
+        "Time without a new reading after which an alert fires.",
+    ),
+    Setting(
+        "alert-lag",
+        "50000",
+        "Lag above which an alert fires [messages].",
+    ),
+    Setting(
+        "alert-latency",
+        "5s",
+        "Event to stored, 95th percentile, above which an alert fires.",
+    ),
+    Setting(
+        "alert-dead-letters",
+        "0",
+        "Dead letters of an hour above which an alert fires [messages].",
+    ),
+    Setting(
+        "alert-email",
+        None,
+        "Whom Grafana writes to when an alert fires; it needs a mail server.",
+    ),
+    Setting(
+        "alert-webhook",
+        None,
+        "Where Grafana posts alerts to, as JSON.",
+    ),
 )
 BY_NAME: Final = {setting.name: setting for setting in SETTINGS}

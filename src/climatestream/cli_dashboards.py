@@ -1,0 +1,63 @@
+"""The commands that make Grafana's files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import ModuleType
+
+import click
+import orjson
+
+from climatestream.errors import UsageError
+from climatestream.options import alerting, as_json, example
+
+DEPLOY = "deploy/grafana"
+
+
+@click.group()
+def dashboards() -> None:
+    """Grafana's boards and alerts, as files.
+
+    \b
+    Example:
+      climatestream dashboards build
+    """
+
+
+def _generate() -> ModuleType:
+    try:
+        from climatestream.dashboards import generate
+    except ModuleNotFoundError as error:
+        if error.name != "grafana_foundation_sdk":
+            raise
+        raise UsageError(
+            "making boards needs a package that is not installed: "
+            "pip install grafana-foundation-sdk==0.0.21"
+        ) from error
+    return generate
+
+
+@dashboards.command("build")
+@click.option(
+    "--to",
+    "folder",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=DEPLOY,
+    show_default=True,
+    help="Folder to write to.",
+)
+@alerting
+@as_json
+@example("climatestream dashboards build --alert-heat 35")
+def build(folder: Path, json_: bool, **given: str | None) -> int:
+    """Write the files that Grafana is provisioned with."""
+    generate = _generate()
+    made = generate.files({name.replace("_", "-"): value for name, value in given.items()})
+    written = generate.build(folder, made)
+    if json_:
+        click.echo(orjson.dumps({"files": sorted(made), "written": written}))
+    else:
+        for name in written:
+            click.echo(f"wrote {folder / name}")
+        click.echo(f"{len(made)} files, {len(made) - len(written)} as they were")
+    return 0
