@@ -24,6 +24,7 @@ from climatestream.stores import crate_http, crate_merge
 from climatestream.stores.crate import CrateStore
 from climatestream.stores.crate_address import PASSWORD_ENVIRONMENT, Address, parse
 from climatestream.stores.crate_errors import RULES, Verdict, words
+from climatestream.stores.crate_query import _in_schema
 from climatestream.stores.open import open_store
 from climatestream.testing.rows import NOON_MS, Reading, rows
 from climatestream.testing.stores import Stored, StoreTests, merged
@@ -762,15 +763,14 @@ def test_statements_that_do_more_than_read_are_not_sent(
 
 
 def test_the_schema_of_a_query_is_the_stores_own() -> None:
-    store = CrateStore(Address("h", schema="Weather"))
     sql = """SELECT demo.climate_data.cell, 'demo.x', "demo".places.name, data['demo.y'], x.demo.z
         FROM demo.climate_data"""
-    assert store._in_schema(sql) == (
+    assert _in_schema(sql, "Weather") == (
         """SELECT "Weather".climate_data.cell, 'demo.x', "Weather".places.name, data['demo.y'], """
         """x.demo.z
         FROM "Weather".climate_data"""
     )
-    assert CrateStore(Address("h", schema=SCHEMA))._in_schema(sql) == sql
+    assert _in_schema(sql, SCHEMA) == sql
 
 
 def test_values_of_an_answer_are_plain_pythons(double: CrateDouble, store: CrateStore) -> None:

@@ -146,5 +146,15 @@ def test_variables_are_described_with_their_units(store: DuckDBStore, decode: De
 def test_what_is_older_than_the_horizon_is_not_written(store: DuckDBStore, decode: Decode) -> None:
     ingest = Ingest(store, decode=decode, horizon_ms=lambda _: NS // 1_000_000 + 1)
     report = ingest([block(message(), message(timestamp=NS + 2_000_000))])
-    assert (report.stored, report.expired) == (1, 1)
+    assert (report.stored, report.expired, report.dead) == (1, 1, [])
     assert len(readings(store)) == 1
+
+
+def test_what_is_too_old_is_counted_by_its_partition(store: DuckDBStore, decode: Decode) -> None:
+    ingest = Ingest(store, decode=decode, horizon_ms=lambda _: NS // 1_000_000 + 1)
+    new = message(timestamp=NS + 2_000_000)
+    old = message()
+    blocks = [block(old, b"no JSON", new), block(old, new, old, partition=1)]
+    report = ingest(blocks)
+    assert report.too_old == {(blocks[0].topic, 0): 1, (blocks[1].topic, 1): 2}
+    assert (report.stored, report.expired, len(report.dead)) == (2, 3, 1)

@@ -90,11 +90,20 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_counts_are_of_all_batches() -> None:
     """What was stored, dead, expired, and tried again."""
     counts = meter(FakeStore(), {})
-    counts.saw([block(0, 0, [NOW_MS] * 10)], Report(stored=7, expired=2, dead=[letter(0, 3)]), 0.1)
+    report = Report(stored=7, too_old={(TOPIC, 0): 2}, dead=[letter(0, 3)])
+    counts.saw([block(0, 0, [NOW_MS] * 10)], report, 0.1)
     counts.failed([block(0, 10, [NOW_MS])], StoreUnavailable("gone"))
     counts.failed((), BrokerUnavailable("gone"))
     counts.saw([block(0, 10, [NOW_MS])], Report(stored=1), 0.1)
     assert (counts.stored, counts.dead, counts.expired, counts.retries) == (8, 1, 2, 2)
+
+
+def test_what_is_too_old_is_no_row_that_was_stored() -> None:
+    store = FakeStore()
+    with meter(store, {0: 10, 1: 10}) as counts:
+        blocks = [block(0, 0, [NOW_MS] * 10), block(1, 0, [NOW_MS] * 10)]
+        counts.saw(blocks, Report(stored=17, too_old={(TOPIC, 1): 3}), 0.1)
+    assert [row.rows for row in store.rows()] == [10, 7]
 
 
 def test_what_is_waited_for_is_known_until_it_is_there() -> None:

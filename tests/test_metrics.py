@@ -70,7 +70,9 @@ def scrape(port: int) -> Mapping[str, float]:
 def test_counters_are_what_the_meter_has_counted_so_far(meter: Meter, port: int) -> None:
     with metrics.served(meter, port, HOST):
         before = scrape(port)
-        meter.saw([block(0, 0, [5] * 10)], Report(stored=7, expired=2, dead=[letter(3)]), 0.25)
+        meter.saw(
+            [block(0, 0, [5] * 10)], Report(stored=7, too_old={("t", 0): 2}, dead=[letter(3)]), 0.25
+        )
         meter.failed([block(0, 10, [5])], StoreUnavailable("gone"))
         after = scrape(port)
     names = ("stored", "dead_letters", "expired", "retries")

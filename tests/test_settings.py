@@ -11,8 +11,10 @@ import click
 import pytest
 from dotenv import dotenv_values
 
+from climatestream import settings
+from climatestream.brokers import kafka_options
 from climatestream.cli import cli
-from climatestream.settings import SETTINGS
+from climatestream.settings import SECRETS, SETTINGS
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -20,9 +22,19 @@ ROOT = Path(__file__).resolve().parent.parent
 def test_the_example_lists_each_setting_with_its_default() -> None:
     text = (ROOT / ".env.example").read_text()
     named = re.findall(r"^#? ?(CLIMATESTREAM_\w+)=", text, flags=re.MULTILINE)
-    assert named == [setting.environment for setting in SETTINGS]
+    assert named == [setting.environment for setting in (*SETTINGS, *SECRETS)]
+    assert all(f"# {setting.meaning}\n" in text for setting in (*SETTINGS, *SECRETS))
     values = dotenv_values(ROOT / ".env.example")
     assert values == {s.environment: s.default for s in SETTINGS if s.default is not None}
+
+
+def test_the_secrets_are_those_that_the_code_reads() -> None:
+    """Whatever reads a password reads one of these."""
+    files = set((ROOT / "src/climatestream").rglob("*.py")) - {Path(settings.__file__)}
+    named = re.compile(r"CLIMATESTREAM_\w+_PASSWORD\b")
+    read = {name for file in files for name in named.findall(file.read_text())}
+    read |= {f"CLIMATESTREAM_KAFKA_{word.upper()}" for word in kafka_options.SECRETS.values()}
+    assert read == {secret.environment for secret in SECRETS}
 
 
 def test_each_setting_is_an_option_of_a_command_that_reads_its_variable() -> None:

@@ -86,7 +86,8 @@ def publish(
         batches = replay.paced(source, pace, replay.Clock(interrupt.stop))
         counts = Counts()
         slices = None if loop else len(source.slices())
-        producer = _producer(broker, topic, stack)
+        with interrupt.at_once():
+            producer = _producer(broker, topic, stack)
         with Progress(counts, slices) as progress:
             try:
                 published = pipeline.publish(progress.watch(batches), producer, counts)
@@ -174,11 +175,10 @@ def consume(
     logs.configure("json" if log_format == "json" else "text")
     start = _start(since)
     keep_s = None if keep is None else units.duration_s(keep)
-    with (
-        Interrupt(DRAIN_S, give_up) as interrupt,
-        open_broker(broker) as kafka,
-        open_store(store, duckdb_memory=duckdb_memory) as opened,
-    ):
+    with Interrupt(DRAIN_S, give_up) as interrupt, ExitStack() as stack:
+        with interrupt.at_once():
+            kafka = stack.enter_context(open_broker(broker))
+            opened = stack.enter_context(open_store(store, duckdb_memory=duckdb_memory))
         if since is not None:
             reset(kafka, group, start, agreed=lambda: yes or _agrees(group, since))
         worker = Worker(
@@ -230,16 +230,15 @@ def audit(
     from climatestream.progress import Spinner
     from climatestream.stores.open import open_store
 
-    with (
-        Interrupt() as interrupt,
-        open_broker(broker) as kafka,
-        open_store(store) as opened,
-    ):
+    with Interrupt() as interrupt, ExitStack() as stack:
+        with interrupt.at_once():
+            kafka = stack.enter_context(open_broker(broker))
+            opened = stack.enter_context(open_store(store))
+            start = _start(since)
+            count = kafka.count(start)
         auditor = auditing.Auditor(
             kafka, opened, group, dataset or UNSTATED, decode, interrupt.stop.is_set
         )
-        start = _start(since)
-        count = kafka.count(start)
         takes_s = count / auditing.RATE_PER_S
         click.echo(f"audit of about {count:,} messages: some {takes_s:,.0f} s", err=True)
         with Spinner(auditor.said):

@@ -9,7 +9,10 @@ messages again, in any cut into calls, changes nothing.
 
 from __future__ import annotations
 
+import bisect
+import itertools
 import math
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
@@ -45,11 +48,17 @@ class Report:
     """
 
     stored: int = 0
-    expired: int = 0
+    too_old: Mapping[tuple[str, int], int] = field(default_factory=dict)
+    """By (topic, partition), how many are older than the horizon."""
     dead: Sequence[DeadLetter] = ()
     retry: Sequence[Position] = ()
     error: Transient | None = None
     """Why the messages in `retry` were not done: the first reason."""
+
+    @property
+    def expired(self) -> int:
+        """How many are older than the horizon."""
+        return sum(self.too_old.values())
 
     def first_retry(self) -> dict[tuple[str, int], int]:
         """By (topic, partition), the first offset that is not done."""
@@ -66,7 +75,7 @@ class Prepared:
 
     messages: Sequence[Messages]
     decoded: Decoded
-    expired: int
+    too_old: Mapping[tuple[str, int], int]
 
 
 @dataclass(eq=False)
@@ -118,7 +127,7 @@ class Ingest:
         decoded = self.decode(messages, self.dataset, self._types)
         self.datasets |= distinct(decoded.rows.dataset)
         kept = self._within_horizon(decoded)
-        return Prepared(messages, kept, len(decoded.rows) - len(kept.rows))
+        return Prepared(messages, kept, _left_out(messages, decoded, kept))
 
     def finish(self, prepared: Prepared) -> Report:
         """Write what was prepared. May be called again with the same after a transient failure."""
@@ -136,7 +145,7 @@ class Ingest:
         again = [refusal for refusal in refusals if refusal.transient]
         return Report(
             stored=len(rows) - len(refusals),
-            expired=prepared.expired,
+            too_old=prepared.too_old,
             dead=dead,
             retry=[_letter(prepared, refusal.row, "").position for refusal in again],
             error=Transient(again[0].error) if again else None,
@@ -190,6 +199,21 @@ def _unit(name: str, units: Mapping[str, str]) -> str:
 def _label(name: str) -> str:
     variable = variables.by_name(name)
     return variable.label if variable else ""
+
+
+def _left_out(
+    messages: Sequence[Messages], decoded: Decoded, kept: Decoded
+) -> dict[tuple[str, int], int]:
+    """By (topic, partition), how many of the decoded rows are not kept."""
+    if len(kept.index) == len(decoded.index):
+        return {}
+    stay = set(kept.index)
+    ends = list(itertools.accumulate(map(len, messages)))
+    blocks = Counter(bisect.bisect(ends, place) for place in decoded.index if place not in stay)
+    left_out: Counter[tuple[str, int]] = Counter()
+    for block, count in blocks.items():
+        left_out[messages[block].topic, messages[block].partition] += count
+    return left_out
 
 
 def _positions(messages: Sequence[Messages]) -> list[Position]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import FrameType
 from typing import Final, Self
 
@@ -40,6 +41,16 @@ class Interrupt:
         self._abandoned = abandoned
         self._before: dict[signal.Signals, object] = {}
         self._timer: threading.Timer | None = None
+        self._at_once = False
+
+    @contextmanager
+    def at_once(self) -> Iterator[None]:
+        """While it lasts, a signal raises KeyboardInterrupt: nothing is under way yet."""
+        self._at_once = True
+        try:
+            yield
+        finally:
+            self._at_once = False
 
     def __enter__(self) -> Self:
         for number in (signal.SIGINT, signal.SIGTERM):
@@ -57,6 +68,8 @@ class Interrupt:
             os._exit(EXIT_CODE)
         self.interrupted = True
         self.stop.set()
+        if self._at_once:
+            raise KeyboardInterrupt
         self._timer = threading.Timer(self._drain_s, self._abandon)
         self._timer.daemon = True
         self._timer.start()

@@ -129,7 +129,8 @@ class Meter(Counts):
                 window = self._windows.setdefault(block.partition, _Window())
                 window.offset = block.offset[-1] + 1
                 window.dead += dead[block.partition]
-                window.rows += len(block) - dead[block.partition]
+                too_old = report.too_old.get((block.topic, block.partition), 0)
+                window.rows += len(block) - dead[block.partition] - too_old
                 window.batch_ms.append(seconds * 1000.0)
                 for published_at_ms, count in Counter(block.published_at_ms).items():
                     latency_ms = now_ms - published_at_ms

@@ -151,3 +151,35 @@ SETTINGS: Final = (
     ),
 )
 BY_NAME: Final = {setting.name: setting for setting in SETTINGS}
+
+
+@dataclass(frozen=True)
+class Secret:
+    """A secret, which no option takes: command lines are seen by others."""
+
+    environment: str
+    meaning: str
+
+
+SECRETS: Final = (
+    Secret(
+        "CLIMATESTREAM_STORE_PASSWORD",
+        "Password of the user in crate://user@host; or name a file with ?password_file=FILE.",
+    ),
+    Secret(
+        "CLIMATESTREAM_KAFKA_PASSWORD",
+        "Password of sasl.username in kafka://; or name a file with password_file=FILE.",
+    ),
+    Secret(
+        "CLIMATESTREAM_KAFKA_KEY_PASSWORD",
+        "Password of the key in ssl.key.location; or name a file with key_password_file=FILE.",
+    ),
+    Secret(
+        "CLIMATESTREAM_WRITER_PASSWORD",
+        "With which `store init --writer USER` makes the user.",
+    ),
+    Secret(
+        "CLIMATESTREAM_READER_PASSWORD",
+        "With which `store init --reader USER` makes the user.",
+    ),
+)

@@ -83,7 +83,7 @@ class Command:
         self._out = TemporaryFile()  # noqa: SIM115 - closed when the command is left
         self._err = TemporaryFile()  # noqa: SIM115
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "climatestream.cli", *arguments],
+            [sys.executable, "-m", "climatestream", *arguments],
             stdin=subprocess.DEVNULL,
             stdout=self._out,
             stderr=self._err,

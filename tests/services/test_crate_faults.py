@@ -305,6 +305,24 @@ def test_a_table_that_is_read_only_is_unavailable_and_loses_nothing(
     assert count(cratedb) == 11
 
 
+def test_a_table_that_is_read_only_is_read_whole(cratedb: Server, store: CrateStore) -> None:
+    """`audit` and the lists of dead letters refresh first, which CrateDB does not allow there."""
+    written = rows(*readings(1_000))
+    store.write(written)
+    letter = DeadLetter("t", 0, 7, 1, None, b"v", (), "not-json", "not JSON")
+    store.bury([letter])
+    tables = (TABLE, f"{SCHEMA}.dead_letters")
+    for table in tables:
+        cratedb.sql(f'ALTER TABLE {table} SET ("blocks.read_only" = true)')
+    try:
+        assert all(store.find(written).present)
+        assert store.dead_offsets("t", 0) == {7}
+        assert [found for found, _ in store.dead_letters()] == [letter]
+    finally:
+        for table in tables:
+            cratedb.sql(f'ALTER TABLE {table} RESET ("blocks.read_only")')
+
+
 def test_a_disk_that_is_full_holds_the_rows_of_its_partitions(
     cratedb: Server, store: CrateStore
 ) -> None:

@@ -374,6 +374,32 @@ def test_publish_whose_broker_is_away_ends_within_ten_seconds_and_says_what_it_l
         assert "publish them again" in publish.errors()
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("command", ["publish", "consume", "audit"])
+def test_a_command_interrupted_while_it_connects_ends_within_ten_seconds(
+    command: str, number: signal.Signals, tmp_path: Path
+) -> None:
+    """Something takes the connection and never answers, as behind a firewall."""
+    source = slices(READINGS) if command == "publish" else ["--store", f"duckdb:{tmp_path}/x"]
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"kafka://127.0.0.1:{silent.getsockname()[1]}/readings"
+        with Command(command, *source, "--broker", url) as under_way:
+            silent.settimeout(PATIENCE_S)
+            connection, _ = silent.accept()
+            with connection:
+                assert under_way.interrupt(number) < DRAIN_S
+                assert under_way.wait() == 130
+                assert "Traceback" not in under_way.errors()
+
+
+def test_a_signal_in_the_first_moments_ends_a_command_without_a_traceback() -> None:
+    with Command("consume", "--broker", "kafka://127.0.0.1:9/readings") as command:
+        until(command.listens, "it handles signals")
+        command.interrupt(signal.SIGTERM)
+        assert command.wait() in (1, 130)  # the broker may have refused before
+        assert "Traceback" not in command.errors()
+
+
 # ----------------------------------------------------------------------------------- store
 
 BLOCKS = [

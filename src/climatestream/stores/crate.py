@@ -12,13 +12,9 @@ It imports nothing heavier than orjson, for the Lambda handler.
 from __future__ import annotations
 
 import math
-import re
 import time
-from base64 import b64decode, b64encode
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final, Self
-
-import orjson
 
 from climatestream.errors import StoreError, StoreUnavailable
 from climatestream.model import DeadLetter, FieldType, History
@@ -27,22 +23,21 @@ from climatestream.stores.cells import CELLS_AT_ONCE, ranges
 from climatestream.stores.crate_address import Address
 from climatestream.stores.crate_errors import (
     LATER,
-    RequestRefused,
-    Verdict,
     classify,
     words,
 )
 from climatestream.stores.crate_http import CrateHttp, body
+from climatestream.stores.crate_lookup import LookUp
 from climatestream.stores.crate_merge import (
     DATA,
     REQUEST_BYTES,
     REQUEST_ROWS,
-    LookUp,
     Merge,
     field_of,
     keys_of,
     parameters,
 )
+from climatestream.stores.crate_query import query
 from climatestream.stores.crate_tables import (
     FIELD_TYPES,
     SHARDS,
@@ -52,6 +47,7 @@ from climatestream.stores.crate_tables import (
     User,
     table_name,
 )
+from climatestream.stores.letter_rows import letter_of, row_of
 from climatestream.stores.schema import (
     DATASETS,
     DEAD_LETTERS,
@@ -59,13 +55,12 @@ from climatestream.stores.schema import (
     PIPELINE,
     READINGS,
     RETENTION,
-    SCHEMA,
     Table,
     quoted,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
     from types import TracebackType
 
     from climatestream.model import Normals, Rows
@@ -331,7 +326,7 @@ class CrateStore:
     def bury(self, letters: Sequence[DeadLetter]) -> None:
         """Keep dead letters; one that is there already stays as it is."""
         dead_at_ms = _now_ms()
-        self._keep(DEAD_LETTERS, [_row(letter, dead_at_ms) for letter in letters])
+        self._keep(DEAD_LETTERS, [row_of(letter, dead_at_ms) for letter in letters])
 
     def dead_offsets(self, topic: str, partition: int) -> set[int]:
         """The offsets of the partition that are in the dead-letter table."""
@@ -345,14 +340,14 @@ class CrateStore:
         where = 'WHERE topic = ? AND "partition" = ? AND "offset" = ?' if position else ""
         rows = self._fresh(
             DEAD_LETTERS,
-            f"""SELECT topic, "partition", "offset", published_at, "key", "value", headers,
-                reason, error, attempt, retried_at, dead_at FROM {{table}} {where}
+            f"""SELECT {", ".join(quoted(column.name) for column in DEAD_LETTERS.columns)}
+            FROM {{table}} {where}
             ORDER BY dead_at DESC, published_at DESC, "offset" DESC
             {"" if limit is None else "LIMIT ?"}""",
             *(position or ()),
             *(() if limit is None else (limit,)),
         )
-        return [(_letter(row), row[-1]) for row in rows]
+        return list(map(letter_of, rows))
 
     def mark_retried(self, letters: Sequence[tuple[DeadLetter, int]], at_ms: int) -> None:
         """Note when dead letters were published again; see `Store.mark_retried`."""
@@ -427,7 +422,7 @@ class CrateStore:
     def _fresh(self, table: Table, sql: str, *arguments: Any) -> list[list[Any]]:
         """Rows of a small table, with all that was written."""
         name = table_name(self.address.schema, table)
-        self._http.sql(f"REFRESH TABLE {name}")
+        self._http.refresh(name)
         rows: list[list[Any]] = self._http.sql(sql.format(table=name), arguments)["rows"]
         return rows
 
@@ -505,86 +500,7 @@ class CrateStore:
         are sent; what the user may read, the server decides. `demo` is the store's own schema,
         whatever that is called.
         """
-        if not _READS.match(sql):
-            first = words(sql)[:40] or "nothing"
-            raise StoreError(f"a query is {first!r}, expected one SELECT: queries only read")
-        try:
-            reply = self._http.sql(self._in_schema(sql), parameters, any_table=True)
-        except RequestRefused as error:
-            if error.verdict is Verdict.DENIED:
-                raise
-            raise StoreError(f"the query can't be answered: {error}") from error
-        conversions = [_conversion(kind) for kind in reply["col_types"]]
-        rows = reply["rows"]
-        if rows and any(conversions):
-            by_column = [
-                [None if value is None else convert(value) for value in values]
-                if convert
-                else values
-                for convert, values in zip(conversions, zip(*rows, strict=True), strict=True)
-            ]
-            return Answer(tuple(reply["cols"]), list(zip(*by_column, strict=True)))
-        return Answer(tuple(reply["cols"]), [tuple(row) for row in rows])
-
-    def _in_schema(self, sql: str) -> str:
-        if self.address.schema == SCHEMA:
-            return sql
-        own = quoted(self.address.schema) + "."
-        return _SCHEMA_NAMES.sub(lambda found: own if found["schema"] else found[0], sql)
-
-
-_READS: Final = re.compile(
-    r"(\s|--[^\n]*\n|/\*.*?\*/)*"
-    r"(EXPLAIN\s+((ANALYZE|VERBOSE)\s+|\([^)]*\)\s*)?)?(SELECT|WITH|VALUES|SHOW)\b",
-    re.IGNORECASE | re.DOTALL,
-)
-"""How statements begin that read; the server takes one statement a request."""
-
-_SCHEMA_NAMES: Final = re.compile(
-    rf"""'(?:[^']|'')*' | "(?:[^"]|"")*"(?!\.) | (?P<schema>(?<![\w.])(?:{SCHEMA}|"{SCHEMA}")\.)""",
-    re.VERBOSE,
-)
-
-
-def _conversion(kind: Any) -> Callable[[Any], Any] | None:
-    """What makes an answer's value, not null, of what CrateDB gives; None where it is that.
-
-    Parameters
-    ----------
-    kind
-        The type's id in CrateDB's answer; of an array [100, the elements'].
-        https://cratedb.com/docs/crate/reference/en/latest/interfaces/http.html#column-types
-    """
-    if isinstance(kind, list):
-        convert = _conversion(kind[1])
-        return None if convert is None else lambda values: [_or_none(convert, v) for v in values]
-    return _CONVERSIONS.get(kind)
-
-
-def _or_none(convert: Callable[[Any], Any], value: Any) -> Any:
-    return None if value is None else convert(value)
-
-
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-
-
-def _instant(time_ms: int) -> datetime:
-    return _EPOCH + timedelta(milliseconds=time_ms)
-
-
-_CONVERSIONS: Final[dict[int, Callable[[Any], Any]]] = {
-    6: float,  # double precision: NaN and infinity come as text
-    7: float,  # real
-    11: _instant,  # timestamp with time zone
-    12: lambda fields: {name: value for name, value in fields.items() if value is not None},
-    13: tuple,  # geo_point: longitude, latitude
-    15: _instant,  # timestamp without time zone
-    22: float,  # numeric
-    24: _instant,  # date
-}
-
-
-# ----------------------------------------------------------------------------- small things
+        return query(self._http, self.address.schema, sql, parameters)
 
 
 def _numbers(values: list[Any]) -> list[float]:
@@ -613,47 +529,11 @@ def _sized(statement: str, rows: Sequence[tuple[Any, ...]]) -> Iterator[bytes]:
     yield from _sized(statement, rows[middle:])
 
 
-def _row(letter: DeadLetter, dead_at_ms: int) -> tuple[Any, ...]:
-    headers = orjson.dumps([(name, _encoded(value)) for name, value in letter.headers]).decode()
-    return (
-        *(letter.topic, letter.partition, letter.offset, letter.published_at_ms),
-        *(_encoded(letter.key), _encoded(letter.value), headers),
-        *(letter.reason, letter.error, letter.attempt, dead_at_ms, letter.retried_at_ms),
-    )
-
-
-def _letter(row: Sequence[Any]) -> DeadLetter:
-    topic, partition, offset, published_at_ms, key, value, headers, *rest = row
-    reason, error, attempt, retried_at_ms, _ = rest
-    return DeadLetter(
-        topic=topic,
-        partition=partition,
-        offset=offset,
-        published_at_ms=published_at_ms,
-        key=_decoded(key),
-        value=_decoded(value),
-        headers=tuple((name, b64decode(text)) for name, text in orjson.loads(headers)),
-        reason=reason,
-        error=error,
-        attempt=attempt,
-        retried_at_ms=retried_at_ms,
-    )
-
-
-def _encoded(value: bytes | None) -> str | None:
-    return None if value is None else b64encode(value).decode()
-
-
-def _decoded(text: str | None) -> bytes | None:
-    return None if text is None else b64decode(text)
-
-
 def _now_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
 def _next_year_ms(year_ms: int) -> int:
     """When the year after the one that began then begins [ms]."""
-    return (datetime(_instant(year_ms).year + 1, 1, 1, tzinfo=UTC) - _EPOCH) // timedelta(
-        milliseconds=1
-    )
+    year = datetime.fromtimestamp(year_ms / 1000, UTC).year
+    return int(datetime(year + 1, 1, 1, tzinfo=UTC).timestamp() * 1000)

@@ -56,6 +56,7 @@ def _rule(scope: Scope, codes: int | set[int], words: str, verdict: Verdict) -> 
 
 _BLOCKED: Final = {4007, 4031, 4032, 4033, 4034, 4035, 4036, 4037}
 """A table or a node is closed, read-only, or blocked because the disk is full."""
+_NOT_ALLOWED: Final = 4007
 _PARTS_AWAY: Final = {5002, 5003, 5030, 5031, 5032, 5033, 5034, 5035}
 """Shards, nodes or the master are not there now."""
 _MISSING: Final = {4041, 4043, 4045}
@@ -139,6 +140,10 @@ def words(message: str) -> str:
     return line if len(line) <= WORDS_LENGTH else line[: WORDS_LENGTH - 3] + "..."
 
 
+class RelationBlocked(StoreUnavailable):
+    """A table does not allow the statement now: it is read-only, or closed."""
+
+
 class RequestRefused(StoreError):
     """A request that will fail again as it is.
 
@@ -167,6 +172,8 @@ def failure(
     said = f"{place} answers {code}: {words(message) or 'nothing more'}"
     if verdict is Verdict.MISSING:
         said += f"; its tables are made with `climatestream store init --store '{place}'`"
+    if verdict is Verdict.UNAVAILABLE and code == _NOT_ALLOWED:
+        return RelationBlocked(said)
     if verdict in LATER or (verdict is Verdict.MISSING and was_there):
         retry_after_s = RETRY_AFTER_S if verdict is Verdict.OVERLOADED else None
         return StoreUnavailable(said, retry_after_s=retry_after_s)

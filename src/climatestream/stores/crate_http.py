@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 import orjson
 
 from climatestream.errors import StoreError, StoreUnavailable
-from climatestream.stores.crate_errors import failure, words
+from climatestream.stores.crate_errors import RelationBlocked, failure, words
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -32,6 +32,10 @@ _IDLE_S: Final = 30.0
 """A connection idle for longer, by the clock on the wall, is not used again: a Lambda function is
 frozen between two invocations, which stops other clocks, and what stands between it and the server
 forgets connections without a word."""
+
+_REFRESH_S: Final = 1.5
+"""Time in which a table is refreshed by itself: its refresh interval is a second, unless
+`store init` was told another [s]."""
 
 _UNAUTHORIZED: Final = 401
 _OK: Final = 200
@@ -56,6 +60,8 @@ class CrateHttp:
         self.tables_were_there = False
         """Whether the tables that statements name have been seen: they may be there again."""
         self._tls: ssl.SSLContext | None = None
+        self._settled: set[str] = set()
+        """Read-only tables whose rows are all visible."""
 
     def open(self) -> None:
         """Read the password and the certificates; connections come with the first statement.
@@ -114,6 +120,23 @@ class CrateHttp:
             The server refuses the whole request.
         """
         return self.send(body(statement, arguments, bulk=bulk), any_table=any_table)
+
+    def refresh(self, table: str) -> None:
+        """Make visible to queries what has been written into a table, named as statements do.
+
+        A read-only table allows no refresh. What was written before it became so, the server
+        makes visible by itself, which is waited for once.
+        """
+        try:
+            self.sql(f"REFRESH TABLE {table}")
+        except RelationBlocked:
+            if table not in self._settled:
+                # a shard that nobody asks for half a minute is only refreshed once someone does
+                self.sql(f"SELECT 1 FROM {table} LIMIT 1")  # noqa: S608 - a table of ours
+                time.sleep(_REFRESH_S)
+                self._settled.add(table)
+        else:
+            self._settled.discard(table)
 
     def send(self, request: bytes, *, any_table: bool = False) -> Reply:
         """Run what `body` made; see `sql`."""

@@ -19,7 +19,6 @@ import operator
 import threading
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from climatestream.errors import StoreError, StoreUnavailable
@@ -32,6 +31,7 @@ from climatestream.stores.crate_errors import (
     words,
 )
 from climatestream.stores.crate_http import CrateHttp, body
+from climatestream.stores.crate_lookup import Key, LookUp
 from climatestream.stores.crate_tables import primary_key, table_name
 from climatestream.stores.schema import READINGS, quoted
 
@@ -40,8 +40,6 @@ if TYPE_CHECKING:
 
     from climatestream.model import Rank, Rows
 
-Key: TypeAlias = tuple[str, str, int]
-"""dataset, cell, time [ms]."""
 Parameters: TypeAlias = tuple[Any, ...]
 """A row as the statements take it: the columns of `_WRITTEN`."""
 
@@ -58,8 +56,6 @@ _FEW: Final = 50
 """Rows that are merged without being looked up: a refresh and a look-up would cost more."""
 _TEXTS: Final = 10
 """Failed rows of one answer that CrateDB gives a reason for; from the next on only `-2`."""
-_GROUPS: Final = 100
-"""Alternatives of a look-up's condition at most; each is one time, or one cell."""
 
 _RANK: Final = ("preliminary", "published_at", "source", '"offset"')
 _WRITTEN: Final = (
@@ -133,79 +129,6 @@ def _values(column: Any, kind: str) -> list[Any]:
 def _rank(row: Parameters) -> Rank:
     preliminary, published_at_ms, source, offset = row[_RANK_FROM:]
     return not preliminary, published_at_ms, offset, source
-
-
-# ------------------------------------------------------------------------------- look-up
-
-
-@dataclass(frozen=True)
-class LookUp:
-    """Finds rows by their keys, among those that a refresh has made visible.
-
-    Parameters
-    ----------
-    schema
-        Where the table is.
-    """
-
-    http: CrateHttp
-    schema: str
-
-    def refresh(self) -> None:
-        """Make visible what has been written. Costs milliseconds where nothing has."""
-        self.http.sql(f"REFRESH TABLE {table_name(self.schema, READINGS)}")
-
-    def __call__(
-        self, keys: Collection[Key], expressions: Sequence[str]
-    ) -> dict[Key, Sequence[Any]]:
-        """By key the values of SQL expressions; what has no row is not there."""
-        selected = ", ".join(["dataset", "cell", '"timestamp"', *expressions])
-        found: dict[Key, Sequence[Any]] = {}
-        for condition, arguments in _conditions(keys):
-            reply = self.http.sql(
-                f"SELECT {selected} FROM {table_name(self.schema, READINGS)} WHERE {condition}",
-                arguments,
-            )
-            for dataset, cell, time_ms, *values in reply["rows"]:
-                found[dataset, cell, time_ms] = values
-        return found
-
-
-def _conditions(keys: Collection[Key]) -> Iterator[tuple[str, list[Any]]]:
-    """Conditions with their arguments that together hold for these keys and few others.
-
-    Times with all their cells, or cells with all their times, whichever are fewer.
-    """
-    by_dataset: dict[str, list[tuple[str, int]]] = {}
-    for dataset, cell, time_ms in keys:
-        by_dataset.setdefault(dataset, []).append((cell, time_ms))
-    for dataset, places in by_dataset.items():
-        cells_of: dict[int, list[str]] = {}
-        times_of: dict[str, list[int]] = {}
-        for cell, time_ms in places:
-            cells_of.setdefault(time_ms, []).append(cell)
-            times_of.setdefault(cell, []).append(time_ms)
-        groups: list[tuple[Any, list[Any]]]
-        if len(cells_of) <= len(times_of):
-            alternative, groups = '"timestamp" = ? AND cell = ANY(?)', list(cells_of.items())
-        else:
-            alternative, groups = 'cell = ? AND "timestamp" = ANY(?)', list(times_of.items())
-        years = sorted({_year_ms(time_ms) for time_ms in cells_of})
-        for start in range(0, len(groups), _GROUPS):
-            chosen = groups[start : start + _GROUPS]
-            some = " OR ".join([f"({alternative})"] * len(chosen))
-            values = [value for group in chosen for value in group]
-            # The year names the partitions to look into, which the server can't tell by itself.
-            yield f'dataset = ? AND "year" = ANY(?) AND ({some})', [dataset, years, *values]
-
-
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-
-
-def _year_ms(time_ms: int) -> int:
-    """The partition that a time is in: when its year began [ms]."""
-    year = (_EPOCH + timedelta(milliseconds=time_ms)).year
-    return (datetime(year, 1, 1, tzinfo=UTC) - _EPOCH) // timedelta(milliseconds=1)
 
 
 # --------------------------------------------------------------------------------- merge

@@ -10,15 +10,12 @@ other, queries run beside them and see the last commit.
 from __future__ import annotations
 
 import time
-from base64 import b64decode, b64encode
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self
 
 import duckdb
 import numpy as np
-import orjson
 import polars as pl
 
 from climatestream.arrow import ArrowStream
@@ -28,6 +25,8 @@ from climatestream.ports import HISTORY_ROWS, Answer, Found, Refusal
 from climatestream.stores.cells import CELLS_AT_ONCE, ranges
 from climatestream.stores.duckdb_file import MEMORY_LIMIT, DuckDBFile, table_name, words_of
 from climatestream.stores.duckdb_merge import SAME_KEY, Merge, column, frame
+from climatestream.stores.duckdb_query import check_reads, conversion, parameter
+from climatestream.stores.letter_rows import letter_of, row_of
 from climatestream.stores.schema import (
     DATASETS,
     DEAD_LETTERS,
@@ -36,16 +35,15 @@ from climatestream.stores.schema import (
     PIPELINE,
     READINGS,
     RETENTION,
+    Column,
     Kind,
     Table,
     quoted,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
     from types import TracebackType
-
-    from duckdb.sqltypes import DuckDBPyType
 
     from climatestream.model import Normals, Rows
     from climatestream.ports import Description, PipelineRow
@@ -62,7 +60,7 @@ _FRAME_TYPES: Final[dict[Kind, pl.DataType]] = {
     "document": pl.String(),
     "integer": pl.Int64(),
     "number": pl.Float64(),
-    "time": pl.Datetime("us"),
+    "time": pl.Datetime("ms"),
 }
 
 _READINGS: Final = table_name(READINGS)
@@ -210,10 +208,10 @@ class DuckDBStore:
         """Drop the readings of a dataset with a time before this; see `Store.expire`."""
         with self._file.writing() as connection:
             deleted = connection.execute(
-                f'DELETE FROM {_READINGS} WHERE dataset = ? AND "timestamp" < ?',
-                [dataset, _naive(before_ms)],
+                f'DELETE FROM {_READINGS} WHERE dataset = ? AND "timestamp" < make_timestamp_ms(?)',
+                [dataset, before_ms],
             ).fetchall()[0][0]
-            horizon = _frame(RETENTION, [(dataset, _naive(before_ms), _naive(_now_ms()))])
+            horizon = _frame(RETENTION, [(dataset, before_ms, _now_ms())])
             _upsert(connection, RETENTION, horizon, when='s."before" > t."before"')
         if deleted >= _ROW_GROUP:
             self._file.checkpoint()
@@ -228,8 +226,8 @@ class DuckDBStore:
         """Keep dead letters; one that is there already stays as it is."""
         if not letters:
             return
-        dead_at = _naive(_now_ms())
-        letters_frame = _frame(DEAD_LETTERS, [_row(letter, dead_at) for letter in letters])
+        dead_at_ms = _now_ms()
+        letters_frame = _frame(DEAD_LETTERS, [row_of(letter, dead_at_ms) for letter in letters])
         with self._file.writing() as connection:
             _upsert(connection, DEAD_LETTERS, letters_frame.unique(DEAD_LETTERS.key, keep="first"))
 
@@ -244,18 +242,17 @@ class DuckDBStore:
         """Dead letters, newest first, each with the time at which it was buried [ms]."""
         where = 'WHERE topic = ? AND "partition" = ? AND "offset" = ?' if position else ""
         rows = self._rows(
-            f"""SELECT topic, "partition", "offset", epoch_ms(published_at), key, value, headers,
-                reason, error, attempt, epoch_ms(retried_at), epoch_ms(dead_at)
+            f"""SELECT {", ".join(map(_read, DEAD_LETTERS.columns))}
             FROM {_DEAD_LETTERS} {where}
             ORDER BY dead_at DESC, published_at DESC, "offset" DESC LIMIT ?""",
             [*(position or ()), limit],
         )
-        return [(_letter(row), row[-1]) for row in rows]
+        return list(map(letter_of, rows))
 
     def mark_retried(self, letters: Sequence[tuple[DeadLetter, int]], at_ms: int) -> None:
         """Note when dead letters were published again; see `Store.mark_retried`."""
         retried = [
-            _row(replace(letter, retried_at_ms=at_ms), _naive(dead_at_ms))
+            row_of(replace(letter, retried_at_ms=at_ms), dead_at_ms)
             for letter, dead_at_ms in letters
         ]
         with self._file.writing() as connection:
@@ -275,7 +272,7 @@ class DuckDBStore:
     def record(self, rows: Sequence[PipelineRow]) -> None:
         """Append to `demo.pipeline`."""
         names = [column.name for column in PIPELINE.columns[1:]]
-        values = [(_naive(row.time_ms), *(getattr(row, name) for name in names)) for row in rows]
+        values = [(row.time_ms, *(getattr(row, name) for name in names)) for row in rows]
         if rows:
             with self._file.writing() as connection:
                 _upsert(connection, PIPELINE, _frame(PIPELINE, values))
@@ -296,8 +293,9 @@ class DuckDBStore:
         Each part is a look through the dataset's readings, and a transaction of its own.
         """
         asked = f"""FROM {_READINGS}
-            WHERE dataset = ? AND "timestamp" >= ? AND "timestamp" < ? AND cell"""
-        known = [dataset, _naive(start_ms), _naive(end_ms)]
+            WHERE dataset = ? AND "timestamp" >= make_timestamp_ms(?)
+                AND "timestamp" < make_timestamp_ms(?) AND cell"""
+        known = [dataset, start_ms, end_ms]
 
         def counted(after: str) -> list[tuple[Any, ...]]:
             sql = f"SELECT cell, count(*) {asked} > ? GROUP BY cell ORDER BY cell LIMIT ?"
@@ -360,9 +358,9 @@ class DuckDBStore:
         """
         with self._file.reading() as connection:
             try:
-                _check_reads(connection, sql)
-                relation = connection.sql(sql, params=[_parameter(value) for value in parameters])
-                conversions = [_conversion(kind) for kind in relation.types]
+                check_reads(connection, sql)
+                relation = connection.sql(sql, params=[parameter(value) for value in parameters])
+                conversions = [conversion(kind) for kind in relation.types]
                 columns, rows = tuple(relation.columns), relation.fetchall()
             except (duckdb.IOException, duckdb.FatalException, duckdb.InterruptException):
                 raise
@@ -443,7 +441,7 @@ def _caseless(name: str) -> bytes:
 
 
 def _frame(table: Table, rows: Sequence[tuple[Any, ...]]) -> pl.DataFrame:
-    """Rows of a table, with its columns in its order."""
+    """Rows of a table, with its columns in its order; times in ms."""
     schema = {column.name: _FRAME_TYPES[column.kind] for column in table.columns}
     return pl.DataFrame(rows, schema=schema, orient="row")
 
@@ -466,52 +464,14 @@ def _upsert(
     )
 
 
-def _row(letter: DeadLetter, dead_at: datetime) -> tuple[Any, ...]:
-    headers = orjson.dumps([(name, _encoded(value)) for name, value in letter.headers]).decode()
-    return (
-        *(letter.topic, letter.partition, letter.offset, _naive(letter.published_at_ms)),
-        *(_encoded(letter.key), _encoded(letter.value), headers),
-        *(letter.reason, letter.error, letter.attempt, dead_at),
-        None if letter.retried_at_ms is None else _naive(letter.retried_at_ms),
-    )
-
-
-def _letter(row: tuple[Any, ...]) -> DeadLetter:
-    topic, partition, offset, published_at_ms, key, value, headers, *rest, _ = row
-    reason, error, attempt, retried_at_ms = rest
-    return DeadLetter(
-        topic=topic,
-        partition=partition,
-        offset=offset,
-        published_at_ms=published_at_ms,
-        key=_decoded(key),
-        value=_decoded(value),
-        headers=tuple((name, b64decode(text)) for name, text in orjson.loads(headers)),
-        reason=reason,
-        error=error,
-        attempt=attempt,
-        retried_at_ms=retried_at_ms,
-    )
-
-
-def _encoded(value: bytes | None) -> str | None:
-    return None if value is None else b64encode(value).decode()
-
-
-def _decoded(text: str | None) -> bytes | None:
-    return None if text is None else b64decode(text)
-
-
 def _now_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
-def _naive(time_ms: int) -> datetime:
-    """A time as DuckDB's TIMESTAMP takes it: UTC, without saying so."""
-    return _EPOCH + timedelta(milliseconds=time_ms)
-
-
-_EPOCH: Final = datetime(1970, 1, 1)
+def _read(column: Column) -> str:
+    """A column as statements read it: times in ms."""
+    name = quoted(column.name)
+    return f"epoch_ms({name})" if column.kind == "time" else name
 
 
 # ------------------------------------------------------------------------------ answers
@@ -522,46 +482,3 @@ def _values(stored: pl.Series, kind: FieldType) -> Any:
     if kind == "number":
         return stored.cast(pl.Float64).fill_null(float("nan")).to_numpy()
     return stored.to_list()
-
-
-def _check_reads(connection: duckdb.DuckDBPyConnection, sql: str) -> None:
-    statements = connection.extract_statements(sql)
-    kinds = [statement.type for statement in statements]
-    if len(kinds) != 1 or kinds[0] not in _READS:
-        found = ", ".join(kind.name for kind in kinds) or "nothing"
-        raise StoreError(f"a query holds {found}, expected one SELECT: queries only read")
-
-
-_READS: Final = (duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN)
-
-
-def _parameter(value: Any) -> Any:
-    """A time with a zone would make DuckDB turn every time of the table into one."""
-    if isinstance(value, datetime) and value.tzinfo is not None:
-        return value.astimezone(UTC).replace(tzinfo=None)
-    return value
-
-
-def _conversion(kind: DuckDBPyType) -> Callable[[Sequence[Any]], Sequence[Any]] | None:
-    """What makes an answer's column of what DuckDB gives; None where it is that already."""
-    if str(kind).startswith("TIMESTAMP"):
-        return _aware
-    if kind.id == "decimal":
-        return lambda values: [None if value is None else float(value) for value in values]
-    if kind.id == "struct":
-        return lambda values: [_without_nulls(value) for value in values]
-    return None
-
-
-def _aware(times: Sequence[datetime | None]) -> list[datetime | None]:
-    """Times with their zone, UTC; each different one is made once, since most rows share theirs."""
-    aware = {
-        time: time and (time.astimezone(UTC) if time.tzinfo else time.replace(tzinfo=UTC))
-        for time in set(times)
-    }
-    return [aware[time] for time in times]
-
-
-def _without_nulls(value: dict[str, Any] | None) -> dict[str, Any] | None:
-    """An object with the fields that the row has, as CrateDB answers."""
-    return value and {name: item for name, item in value.items() if item is not None}
