@@ -20,6 +20,7 @@ from dotenv import load_dotenv
 
 from climatestream import settings, units
 from climatestream.cli_dashboards import dashboards
+from climatestream.cli_lambda import lambda_
 from climatestream.cli_stream import (
     audit,
     consume,
@@ -275,7 +276,16 @@ def doctor(store: str, broker: str | None, group: str, port: int, json_: bool) -
     return 1 if any(finding.state == "broken" for finding in found) else 0
 
 
-for command in (publish, consume, audit, dead_letters, normals, store_commands, dashboards):
+for command in (
+    publish,
+    consume,
+    lambda_,
+    audit,
+    dead_letters,
+    normals,
+    store_commands,
+    dashboards,
+):
     cli.add_command(command)
 
 

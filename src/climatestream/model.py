@@ -154,6 +154,8 @@ class Messages:
     key: Sequence[bytes | None]
     value: Sequence[bytes | None]
     headers: Sequence[Headers]
+    timestamp_type: Sequence[int] = ()
+    """Of `published_at_ms`, as Kafka has it: 1 CREATE_TIME, 2 LOG_APPEND_TIME; empty: all are 1."""
 
     def __len__(self) -> int:
         return len(self.offset)

@@ -6,7 +6,7 @@ Each technology has one file behind one of them. Constructors only keep their ar
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Protocol, Self
@@ -121,6 +121,9 @@ class Consumer(Resource, Protocol):
 
     def seek(self, positions: Mapping[int, int]) -> None:
         """Deliver these partitions again, or on, from these offsets."""
+
+    def pause(self, partitions: Collection[int]) -> None:
+        """Deliver none of these partitions for now, and all others; what is under way may come."""
 
     def high_water(self) -> dict[int, int]:
         """By assigned partition, the offset after the newest message."""

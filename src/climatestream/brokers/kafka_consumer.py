@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from itertools import repeat
 from operator import attrgetter, itemgetter
 from typing import TYPE_CHECKING, Final, Self, TypeAlias, cast
@@ -64,11 +64,14 @@ class Columns:
         self.key: list[bytes | None] = []
         self.value: list[bytes | None] = []
         self.headers: list[Headers] = []
+        self.timestamp_type: list[int] = []
 
     def add(self, messages: list[Message]) -> int:
         """Take messages in; the bytes of their values. No Python code runs for each of them."""
         self.offset += cast("Iterable[int]", map(Message.offset, messages))
-        self.published_at_ms += map(_TIME, map(Message.timestamp, messages))
+        times = list(map(Message.timestamp, messages))
+        self.timestamp_type += map(_TYPE, times)
+        self.published_at_ms += map(_TIME, times)
         self.key += map(Message.key, messages)
         self.value += map(Message.value, messages)
         headers = list(map(Message.headers, messages))
@@ -80,7 +83,7 @@ class Columns:
         return Messages(topic, partition, **vars(self))
 
 
-_TIME = itemgetter(1)
+_TYPE, _TIME = itemgetter(0), itemgetter(1)
 
 
 def _headers(found: object) -> Headers:
@@ -157,6 +160,7 @@ class KafkaConsumer:
         self._answer: KafkaError | None = None
         self._revoking = False
         self._quiet = False
+        self._paused: frozenset[int] = frozenset()
         self._polled = time.monotonic()
         self._closing = threading.Event()
         self._keeper = threading.Thread(target=self._keep, name="kafka member", daemon=True)
@@ -318,6 +322,17 @@ class KafkaConsumer:
                 self._assigned[number] = None
                 self._held = [m for m in self._held if m.partition() != number]
 
+    def pause(self, partitions: Collection[int]) -> None:
+        with self._turns:
+            before, self._paused = self._paused, frozenset(partitions)
+            if not self._quiet:
+                ours = frozenset(self._assigned)
+                self._client.pause(self._places((self._paused - before) & ours))
+                self._client.resume(self._places((before - self._paused) & ours))
+
+    def _places(self, numbers: Iterable[int]) -> list[TopicPartition]:
+        return [TopicPartition(self._topic, number) for number in numbers]
+
     def high_water(self) -> dict[int, int]:
         return self._admin.ends(list(self._assigned))
 
@@ -325,8 +340,9 @@ class KafkaConsumer:
 
     def _take_over(self, client: Consumer, places: list[TopicPartition]) -> None:
         client.incremental_assign(places)
-        if self._quiet and places:
-            client.pause(places)
+        silent = [p for p in places if self._quiet or p.partition in self._paused]
+        if silent:
+            client.pause(silent)
         self._assigned.update(dict.fromkeys(map(_number, places)))
         LOGGER.info("group %s: given partitions %s", self._group, sorted(map(_number, places)))
 
@@ -366,7 +382,8 @@ class KafkaConsumer:
     def _wake(self) -> None:
         if self._quiet:
             self._quiet = False
-            self._client.resume(self._client.assignment())
+            assigned = self._client.assignment()
+            self._client.resume([p for p in assigned if p.partition not in self._paused])
 
 
 _number = attrgetter("partition")

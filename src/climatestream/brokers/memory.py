@@ -13,7 +13,7 @@ import time
 import zlib
 from array import array
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from io import FileIO
 from pathlib import Path
@@ -241,7 +241,7 @@ class MemoryBroker:
             self._changed.wait_for(lambda: self._has_news(member), timeout_s)
             blocks = []
             left = max_messages
-            for number in list(member.positions):
+            for number in member.awake():
                 chunks = self._slices(number, member.positions[number], left)
                 if not chunks:
                     continue
@@ -257,8 +257,8 @@ class MemoryBroker:
     def _has_news(self, member: MemoryConsumer) -> bool:
         # a position may lie before what is held: then it is what is held that counts
         return any(
-            self._partitions[n].chunks and self._partitions[n].end > at
-            for n, at in member.positions.items()
+            self._partitions[n].chunks and self._partitions[n].end > member.positions[n]
+            for n in member.awake()
         )
 
     def _slices(self, number: int, position: int, count: int) -> list[_Chunk]:
@@ -373,6 +373,7 @@ class MemoryConsumer:
         self.start = start
         self.positions: dict[int, int] = {}
         """By assigned partition, the offset that the next poll delivers."""
+        self.paused: frozenset[int] = frozenset()
 
     def __enter__(self) -> Self:
         self._broker.join(self)
@@ -389,6 +390,14 @@ class MemoryConsumer:
 
     def seek(self, positions: Mapping[int, int]) -> None:
         self._broker.seek(self, positions)
+
+    def pause(self, partitions: Collection[int]) -> None:
+        self.paused = frozenset(partitions)
+        self._broker.wake()
+
+    def awake(self) -> list[int]:
+        """The assigned partitions that are not paused, those served least lately first."""
+        return [number for number in self.positions if number not in self.paused]
 
     def high_water(self) -> dict[int, int]:
         return self._broker.high_water(self._broker.assigned(self))

@@ -15,7 +15,7 @@ import pytest
 from climatestream.errors import BrokerUnavailable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
     from climatestream.model import Headers, Messages
     from climatestream.ports import Broker, Consumer
@@ -394,6 +394,21 @@ class BrokerTests:
             assert sorted(on) == sorted(m for m in taken if m.partition != partition)
         assert set(broker.committed("g").values()) == {0}
 
+    def test_a_paused_partition_holds_up_no_other_and_loses_nothing(self, broker: Broker) -> None:
+        """Once it is paused it delivers nothing; afterwards it goes on where it was."""
+        with broker.consumer("g") as consumer:
+            self.settle(broker, consumer)
+            paused = min(broker.committed("g"))
+            consumer.pause({paused})
+            self.publish(broker, numbered(80))
+            everything = flat(broker.read())
+            others = [message for message in everything if message.partition != paused]
+            assert sorted(self.take_all(consumer, len(others))) == sorted(others)
+            assert consumer.poll(1, self.quiet_s) == []
+            consumer.pause(())
+            rest = self.take_all(consumer, len(everything) - len(others))
+            assert rest == [message for message in everything if message.partition == paused]
+
     def test_high_water_is_the_offset_after_the_newest_message(self, broker: Broker) -> None:
         """By assigned partition; zero where there is none."""
         with broker.consumer("g") as consumer:
@@ -518,6 +533,10 @@ class UnavailableConsumer:
     def seek(self, positions: Mapping[int, int]) -> None:
         """Move the positions."""
         self._consumer.seek(positions)
+
+    def pause(self, partitions: Collection[int]) -> None:
+        """Leave partitions out."""
+        self._consumer.pause(partitions)
 
     def high_water(self) -> dict[int, int]:
         """What the broker said last."""

@@ -1,0 +1,198 @@
+"""`climatestream lambda`: the function behind its event source mapping, on this machine."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import time
+import zipfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any, Final, Protocol
+
+from climatestream.aws.answers import Outcome
+from climatestream.aws.destination import Form, open_destination
+from climatestream.aws.environments import Environments
+from climatestream.aws.event_source import Counted, EventPollers
+from climatestream.aws.mapping_event import EventSource
+from climatestream.aws.mapping_settings import EventSourceMapping, Function, not_the_source
+from climatestream.errors import UsageError
+from climatestream.interrupt import EXIT_CODE
+from climatestream.logs import LOGGER
+from climatestream.progress import Spinner
+
+if TYPE_CHECKING:
+    from climatestream.brokers.kafka import KafkaBroker
+    from climatestream.interrupt import Interrupt
+
+DRAIN_S: Final = 9.0
+"""Time that invocations under way have after a signal [s]: what they did not answer comes again."""
+ZIP: Final = Path("dist/climatestream-lambda-local.zip")
+"""What `make lambda` builds for the Python that it runs with."""
+
+
+class Invoker(Protocol):
+    """A function, ready to be invoked."""
+
+    @property
+    def cold_starts(self) -> int:
+        """Processes that were started so far."""
+
+    def __call__(self, event: bytes) -> Outcome:
+        """Send it an event."""
+
+    def kill(self) -> None:
+        """End at once what is under way."""
+
+
+@contextmanager
+def unpacked(file: Path) -> Iterator[Path]:
+    """The contents of a zip, while they are needed.
+
+    Raises
+    ------
+    UsageError
+        It is not there, or no zip.
+    """
+    with tempfile.TemporaryDirectory(prefix="climatestream-lambda-code-") as name:
+        try:
+            with zipfile.ZipFile(file) as archive:
+                archive.extractall(name)
+        except FileNotFoundError:
+            raise UsageError(
+                f"{file} is not there: `make lambda` builds it; or name another with --zip, or run "
+                f"the handler without it with --in-process"
+            ) from None
+        except (OSError, zipfile.BadZipFile) as error:
+            raise UsageError(f"{file} can't be unpacked: {error}") from error
+        yield Path(name)
+
+
+@contextmanager
+def deployed(
+    function: Function, file: Path, python: str, log: IO[bytes] | None
+) -> Iterator[Environments]:
+    """The function of a zip, under AWS's runtime client."""
+    with unpacked(file) as code, Environments(function, code, python, log) as environments:
+        yield environments
+
+
+def variables_of(
+    store: str, dataset: str | None, keep: str | None, environment: Mapping[str, str]
+) -> dict[str, str]:
+    """What the function is told in its environment.
+
+    Raises
+    ------
+    UsageError
+        It could not write to that store.
+    """
+    if not store.startswith("crate://"):
+        raise UsageError(
+            f"--store {store}: the function writes to CrateDB alone, expected "
+            f"crate://user@host:port/schema"
+        )
+    secrets = ("CLIMATESTREAM_STORE_PASSWORD", "CLIMATESTREAM_STORE_SECRET")
+    found = {name: environment[name] for name in secrets if name in environment}
+    found["CLIMATESTREAM_STORE"] = store
+    if dataset is not None:
+        found["CLIMATESTREAM_DATASET"] = dataset
+    if keep is not None:
+        found["CLIMATESTREAM_KEEP"] = keep
+    return found
+
+
+@dataclass(frozen=True)
+class Laptop:
+    """A mapping between a topic and a function.
+
+    Parameters
+    ----------
+    broker, url
+        Open, and its URL.
+    servers
+        Its addresses, as events name them.
+    group
+        Whose offsets it moves.
+    mapping, function
+        Their settings.
+    until_caught_up
+        End when the group has done all messages there are at the start.
+    """
+
+    broker: KafkaBroker
+    url: str
+    servers: str
+    group: str
+    mapping: EventSourceMapping
+    function: Function
+    until_caught_up: bool = False
+
+    def run(self, invoke: Invoker, interrupt: Interrupt, *, alone: bool) -> dict[str, Any]:
+        """Deliver until the interrupt, or until caught up; what `--json` prints.
+
+        Parameters
+        ----------
+        alone
+            Whether the function takes one invocation at a time.
+        """
+        began = time.monotonic()
+        not_the_source(self.mapping.destination, self.broker.topic)
+        source = EventSource(self.servers, self.mapping.event_source_arn)
+        form = Form(source, self.function.name)
+        with open_destination(self.mapping.destination, self.url, form) as destination:
+            pollers = EventPollers(
+                self.mapping, source, invoke, destination, concurrency=1 if alone else None
+            )
+            consumer = self.broker.consumer(
+                self.group, self.mapping.start, on_revoke=pollers.revoked
+            )
+            with consumer, Spinner(lambda: said(pollers.counted, invoke, began)):
+                pollers.run(consumer, finished=self._finished(), stop=interrupt.stop)
+        return result(pollers.counted, invoke, time.monotonic() - began)
+
+    def _finished(self) -> Callable[[], bool]:
+        if not self.until_caught_up:
+            return lambda: False
+        return self.broker.caught_up(self.group)
+
+
+def result(counted: Counted, invoke: Invoker, seconds: float) -> dict[str, Any]:
+    """What was done, as `--json` prints it."""
+    return {
+        "delivered": counted.delivered,
+        "discarded": sum(counted.discarded.values()),
+        "invocations": counted.invocations,
+        "errors": counted.errors,
+        "partial_failures": counted.partial,
+        "retries": counted.retries,
+        "cold_starts": invoke.cold_starts,
+        "seconds": round(seconds, 3),
+        "conditions": dict(counted.discarded),
+    }
+
+
+def said(counted: Counted, invoke: Invoker, began: float) -> str:
+    """What is done so far, in a line."""
+    rate = counted.delivered / (time.monotonic() - began)
+    line = (
+        f"{counted.delivered:,} delivered, {rate:,.0f}/s, {counted.invocations:,} invocations, "
+        f"{invoke.cold_starts} cold starts"
+    )
+    if counted.batch_records:
+        line += f", {counted.batch_records:,} records in {counted.batch_ms:,.0f} ms"
+    discarded = sum(counted.discarded.values())
+    if discarded:
+        line += f", {discarded:,} given up"
+    if counted.trouble is not None:
+        line += f", trying again: {counted.trouble}"
+    return line
+
+
+def give_up(kill: Callable[[], object]) -> None:
+    """End the process and the function's: what was not answered will come again."""
+    LOGGER.warning("the function did not answer in time: its batches will come again")
+    kill()
+    os._exit(EXIT_CODE)
