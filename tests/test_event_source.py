@@ -336,12 +336,21 @@ def test_without_the_response_type_an_answer_is_not_read() -> None:
     assert sum(map(len, scripted.events)) == 20
 
 
-def test_what_an_answer_names_is_sent_again_and_nothing_else() -> None:
+def test_from_the_first_record_that_an_answer_names_all_comes_again() -> None:
+    world = World(partitions=1)
+    world.publish(20)
+    answers: list[Any] = [{(0, 13), (0, 17)}, {(0, 18)}, None]
+    scripted = Scripted(lambda _: answers.pop(0))
+    world.deliver(scripted)
+    assert scripted.events[1:] == [[(0, n) for n in range(13, 20)], [(0, 18), (0, 19)]]
+
+
+def test_taken_literally_what_an_answer_names_comes_again_and_nothing_else() -> None:
     world = World(partitions=1)
     world.publish(20)
     answers: list[Any] = [{(0, 3), (0, 7)}, {(0, 7)}, None]
     scripted = Scripted(lambda _: answers.pop(0))
-    world.deliver(scripted)
+    world.deliver(scripted, again="listed")
     assert scripted.events[1:] == [[(0, 3), (0, 7)], [(0, 7)]]
 
 

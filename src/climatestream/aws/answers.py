@@ -14,17 +14,18 @@ Not documented, and assumed, as for streams
 `batchItemFailures` that is empty, null or missing is a success; an identifier that is null,
 empty or has other keys fails the whole batch; so does an answer that is no object.
 
-Two readings of "just those specific items" are possible. For streams everything from the first
-reported record on comes again; taken literally, only what is listed does, and what a function
-left undone without saying so is lost. The mapping takes it literally, since a function that
-lists all that it left undone is right under both.
+"Just those specific items" can be read in two ways, and AWS does not say which one holds. Of
+streams, everything from the first reported record on comes again (`onwards`): a partition's order
+calls for it, and it is what is assumed here. Taken literally, only what is listed comes again
+(`listed`), and what a function left undone without naming it would be lost. A function that names
+all that it left undone is right under both.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import orjson
 
@@ -66,13 +67,21 @@ class Verdict:
     invalid: str | None = None
 
 
-def judge(outcome: Outcome, records: Sequence[Record], *, partial: bool) -> Verdict:
+Again = Literal["onwards", "listed"]
+"""What comes again of a partition of which an answer names records: see above."""
+
+
+def judge(
+    outcome: Outcome, records: Sequence[Record], *, partial: bool, again: Again = "onwards"
+) -> Verdict:
     """What an outcome means for the records of its event.
 
     Parameters
     ----------
     partial
         Whether the mapping has ReportBatchItemFailures.
+    again
+        What comes again of what an answer names.
     """
     if outcome.error is not None:
         return Verdict(records, whole=True)
@@ -90,15 +99,18 @@ def judge(outcome: Outcome, records: Sequence[Record], *, partial: bool) -> Verd
     if not isinstance(failures, list):
         return Verdict(records, whole=True, invalid="batchItemFailures is no list")
     sent = {(record.place, record.offset) for record in records}
-    failed = set()
+    failed: dict[str, set[int]] = {}
     for failure in failures:
         place = _place(failure)
-        if place not in sent:
+        if place is None or place not in sent:
             return Verdict(
                 records, whole=True, invalid=f"{failure} identifies no record of the event"
             )
-        failed.add(place)
-    return Verdict([record for record in records if (record.place, record.offset) in failed])
+        failed.setdefault(place[0], set()).add(place[1])
+    if again == "onwards":
+        first = {name: min(offsets) for name, offsets in failed.items()}
+        return Verdict([r for r in records if r.offset >= first.get(r.place, r.offset + 1)])
+    return Verdict([r for r in records if r.offset in failed.get(r.place, ())])
 
 
 def _place(failure: Any) -> tuple[str, int] | None:

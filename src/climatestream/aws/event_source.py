@@ -45,7 +45,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Final, TypeAlias
 
-from climatestream.aws.answers import Outcome, judge
+from climatestream.aws.answers import Again, Outcome, judge
 from climatestream.aws.destination import Condition, Destination, Discarded
 from climatestream.aws.mapping_event import PAYLOAD_BYTES, EventSource, Record, records_of
 from climatestream.aws.mapping_settings import EventSourceMapping
@@ -128,6 +128,8 @@ class EventPollers:
         Takes what is given up; None: it is dropped.
     concurrency
         Invocations at once at most; None: five a poller.
+    again
+        What comes again of what a partial answer names: `answers`.
     clock_ms
         The time that the age of records is measured by.
     waits_s
@@ -142,6 +144,7 @@ class EventPollers:
         destination: Destination | None = None,
         *,
         concurrency: int | None = None,
+        again: Again = "onwards",
         clock_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
         waits_s: tuple[float, float] = (FIRST_WAIT_S, LONGEST_WAIT_S),
     ) -> None:
@@ -151,6 +154,7 @@ class EventPollers:
         self._invoke = invoke
         self._destination = destination
         self._concurrency = concurrency or INVOCATIONS * mapping.pollers
+        self._again: Again = again
         self._clock_ms = clock_ms
         self._waits_s = waits_s
         self._partitions: dict[int, _Partition] = {}
@@ -334,7 +338,7 @@ class EventPollers:
                 return
             outcome = self._send(event, len(records))
             invocations += 1
-            verdict = judge(outcome, records, partial=self._mapping.partial)
+            verdict = judge(outcome, records, partial=self._mapping.partial, again=self._again)
             self._count(outcome, verdict.invalid, len(verdict.failed), len(records))
             failed = {(record.place, record.offset) for record in verdict.failed}
             done = [record for record in records if (record.place, record.offset) not in failed]

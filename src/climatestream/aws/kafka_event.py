@@ -116,8 +116,8 @@ def answer(failed: Mapping[Place, int]) -> Answer:
     """The partial batch response: by topic and partition, the first offset to be sent again.
 
     The identifier is the record's topic-partition, as the event's `records` has it, with its
-    offset: https://docs.aws.amazon.com/lambda/latest/dg/kafka-retry-configurations.html and
-    https://docs.aws.amazon.com/powertools/python/latest/utilities/batch/ (Kafka). How each form
+    offset: https://docs.aws.amazon.com/lambda/latest/dg/kafka-retry-configurations.html, whose
+    schema and examples name it `topic-partition` (Powertools writes `partition`). How each form
     of answer is treated is written there for streams, whose rules Kafka's share:
     https://docs.aws.amazon.com/lambda/latest/dg/services-kinesis-batchfailurereporting.html
 
@@ -129,7 +129,7 @@ def answer(failed: Mapping[Place, int]) -> Answer:
     """
     return {
         "batchItemFailures": [
-            {"itemIdentifier": {"partition": f"{topic}-{partition}", "offset": offset}}
+            {"itemIdentifier": {"topic-partition": f"{topic}-{partition}", "offset": offset}}
             for (topic, partition), offset in failed.items()
         ]
     }
