@@ -8,10 +8,12 @@ tests with the real server to show (tests/services).
 from __future__ import annotations
 
 import re
+import socket
 import ssl
+import struct
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Final
@@ -32,6 +34,9 @@ TEXTS: Final = 10
 """Failed rows of an answer that come with a reason: fact A.2."""
 
 _INTO_READINGS: Final = 'INSERT INTO "demo"."climate_data"'
+_AT_ONCE: Final = struct.pack("ii", 1, 0)
+_WITHOUT_ANSWER: Final = ("REFRESH TABLE", "DELETE FROM", "SELECT values['year']")
+"""Nothing is deleted: that is for the tests with the real server."""
 
 Row = dict[str, Any]
 Reply = tuple[int, bytes]
@@ -78,6 +83,10 @@ class CrateDouble:
     asked: list[Request] = field(default_factory=list)
     authorizations: list[str] = field(default_factory=list)
     connections: int = 0
+    closed_idle: int = 0
+    idle_s: float | None = None
+    """How long a connection may be idle before it is closed."""
+    sockets: list[socket.socket] = field(default_factory=list)
     scripts: list[Script] = field(default_factory=list)
     clock_ms: int = 1_754_827_300_000
     port: int = 0
@@ -143,6 +152,15 @@ class CrateDouble:
         """Answer as this says; None: as usual, which does not count."""
         self.scripts.append(Script(reply, times))
 
+    def cut(self) -> None:
+        """Reset every connection, as what stands between does that has forgotten it."""
+        for connection in self.sockets:
+            with suppress(OSError):
+                connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _AT_ONCE)
+                connection.shutdown(socket.SHUT_RD)
+                connection.close()
+        self.sockets.clear()
+
     # ------------------------------------------------------------------------- answering
 
     def answer(self, request: Request) -> Reply:
@@ -162,7 +180,7 @@ class CrateDouble:
         statement = request["stmt"]
         if "information_schema.columns" in statement:
             return _rows(self._columns())
-        if statement.startswith("REFRESH TABLE"):
+        if statement.startswith(_WITHOUT_ANSWER):
             return _rows([])
         if statement.startswith(_INTO_READINGS):
             return self.write(request)
@@ -325,7 +343,13 @@ class _Handler(BaseHTTPRequestHandler):
 
     def setup(self) -> None:
         super().setup()
+        self.connection.settimeout(self.crate.idle_s)
         self.crate.connections += 1
+        self.crate.sockets.append(self.connection)
+
+    def log_error(self, *_: Any) -> None:
+        """A connection was idle for too long: what the base class has to say, once each."""
+        self.crate.closed_idle += 1
 
     def do_POST(self) -> None:
         content = self.rfile.read(int(self.headers["Content-Length"]))

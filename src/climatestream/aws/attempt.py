@@ -129,8 +129,18 @@ class Consumer:
             self._ingest.horizon_ms = self._keeper.horizon_ms
             self._expire_s = min(EXPIRE_S, configuration.keep_s / 10)
 
-    def ingest(self, messages: Sequence[Messages]) -> Report:
+    def close(self) -> None:
+        """Let the connections go; the next event opens them again."""
+        self._is_open = False
+        self._store.close()
+
+    def ingest(self, messages: Sequence[Messages], end: float) -> Report:
         """Ingest some messages, as the worker does; the store is opened first where it is not.
+
+        Parameters
+        ----------
+        end
+            When the store must have answered, by `time.monotonic` [s].
 
         Raises
         ------
@@ -139,6 +149,7 @@ class Consumer:
         StoreError
             The store is not as it should be.
         """
+        self._store.answer_by(end)
         if not self._is_open:
             self._store.open()
             self._is_open = True
@@ -200,7 +211,7 @@ class Attempt:
                 self.progress = self.progress.failing(error)
                 return
             try:
-                report = self._consumer.ingest(ready)
+                report = self._consumer.ingest(ready, self._end)
             except (Transient, StoreError) as error:
                 if _is_unknown(error):
                     raise

@@ -93,35 +93,32 @@ class Function:
     """
 
     def __init__(self, environment: Mapping[str, str]) -> None:
-        self._configuration = Configuration.of(environment)
+        configuration = Configuration.of(environment)
         self._name = environment.get(_FUNCTION, "climatestream")
-        self._instance = environment.get(_INSTANCE, f"{self._name}:{os.getpid()}")
-        self._consumer: Consumer | None = None
+        instance = environment.get(_INSTANCE, f"{self._name}:{os.getpid()}")
+        self._consumer = Consumer(configuration, instance)
+        self._work = threading.Thread()
         self._cold = True
 
     def __call__(self, event: Mapping[str, Any], context: Context) -> Answer:
         """See `handler`.
 
         The work is done on a thread of its own, so that nothing, not even a name server that does
-        not answer, keeps this one from answering in time.
+        not answer, keeps this one from answering in time. There is one such thread at most.
         """
         began = time.monotonic()
         left_s = context.get_remaining_time_in_millis() / 1000.0
         end = began + left_s - min(RESERVE_S, RESERVE * left_s)
         messages = blocks(event)
-        if self._consumer is None:
-            self._consumer = Consumer(self._configuration, self._instance)
         attempt = Attempt(self._consumer, messages, end)
-        work = threading.Thread(target=attempt.run, name="ingest", daemon=True)
-        work.start()
-        work.join(max(0.0, end - time.monotonic()))
-        if work.is_alive():
-            # It ends by itself when its call does. What it writes until then comes again anyway.
-            self._consumer = None
+        if self._ended(end):
+            self._work = threading.Thread(target=attempt.run, name="ingest", daemon=True)
+            self._work.start()
+        ended = self._ended(end)
         if attempt.bug is not None:
             raise attempt.bug
-        progress = attempt.progress  # what was answered for until now, whatever comes after
-        if work.is_alive() and progress.error is None:
+        progress = attempt.progress  # what was answered for by now, whatever comes after
+        if not ended and progress.error is None:
             progress = progress.failing(StoreUnavailable("the store did not answer in time"))
         failed = first_failed(messages, progress)
         self._say(messages, progress, failed, context.aws_request_id, time.monotonic() - began)
@@ -129,6 +126,16 @@ class Function:
             log.line("WARN", f"the rows of demo.pipeline are late: {attempt.trouble}")
         self._cold = False
         return answer(failed)
+
+    def close(self) -> None:
+        """Let the connections go: Lambda never asks for it, a process that goes on does."""
+        self._consumer.close()
+
+    def _ended(self, by: float) -> bool:
+        """Whether the work has ended, at a time by `time.monotonic` at the latest."""
+        if self._work.ident is not None:
+            self._work.join(max(0.0, by - time.monotonic()))
+        return not self._work.is_alive()
 
     def _say(
         self,

@@ -115,6 +115,10 @@ class CrateStore:
         self._merge.close()
         self._http.close()
 
+    def answer_by(self, moment: float | None) -> None:
+        """Let calls fail as unavailable that are not answered then, by `time.monotonic`."""
+        self._http.answer_by = moment
+
     def __enter__(self) -> Self:
         return self.open()
 

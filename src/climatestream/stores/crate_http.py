@@ -59,6 +59,8 @@ class CrateHttp:
         self._was_let_in = False
         self.tables_were_there = False
         """Whether the tables that statements name have been seen: they may be there again."""
+        self.answer_by: float | None = None
+        """When answers must be there, by `time.monotonic`; None: each within its timeout."""
         self._tls: ssl.SSLContext | None = None
         self._settled: set[str] = set()
         """Read-only tables whose rows are all visible."""
@@ -197,6 +199,7 @@ class CrateHttp:
 
     def _ask(self, connection: HTTPConnection, request: bytes) -> tuple[int, bytes]:
         try:
+            connection.sock.settimeout(self._left_s())
             with suppress(BrokenPipeError, ConnectionResetError):
                 # A request that is too large is answered before all of it was sent.
                 connection.request("POST", "/_sql?types", request, self._headers)
@@ -230,18 +233,27 @@ class CrateHttp:
 
     def _connect(self) -> HTTPConnection:
         host, port = self.address.host, self.address.port
+        timeout_s = min(_CONNECT_TIMEOUT_S, self._left_s())
         connection = (
-            HTTPSConnection(host, port, timeout=_CONNECT_TIMEOUT_S, context=self._tls)
+            HTTPSConnection(host, port, timeout=timeout_s, context=self._tls)
             if self._tls
-            else HTTPConnection(host, port, timeout=_CONNECT_TIMEOUT_S)
+            else HTTPConnection(host, port, timeout=timeout_s)
         )
         try:
             connection.connect()
         except BaseException:
             connection.close()
             raise
-        connection.sock.settimeout(self.address.timeout_s)
         return connection
+
+    def _left_s(self) -> float:
+        """How long an answer may take that is asked for now [s]."""
+        if self.answer_by is None:
+            return self.address.timeout_s
+        left_s = self.answer_by - time.monotonic()
+        if left_s <= 0:
+            raise TimeoutError("the time that there was for it is over")
+        return min(self.address.timeout_s, left_s)
 
     def _unreached(self, error: OSError | HTTPException) -> StoreError | StoreUnavailable:
         """What it means that there was no answer."""

@@ -21,7 +21,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
-from climatestream.errors import StoreError, StoreUnavailable
+from climatestream.errors import StoreUnavailable
 from climatestream.ports import Refusal
 from climatestream.stores.crate_errors import (
     LATER,
@@ -309,9 +309,10 @@ class Merge:
             call.refuse(part[0], False, str(error))
             return []
         if len(results) != len(part):
-            raise StoreError(
+            raise RequestRefused(
                 f"{self._http.address} answers for {len(results)} rows of {len(part)}: what became "
-                "of the others is not known"
+                "of the others is not known",
+                Verdict.UNKNOWN,
             )
         return self._read(call, statement, part, results)
 
@@ -338,9 +339,10 @@ class Merge:
                 said = result["error"]["message"]
                 verdict = classify("row", result["error"]["code"], said)
                 if verdict is Verdict.UNKNOWN:
-                    raise StoreError(
+                    raise RequestRefused(
                         f"{self._http.address} refuses a row for a reason that is not known: "
-                        f"{result['error']['code']} {words(said)}"
+                        f"{result['error']['code']} {words(said)}",
+                        verdict,
                     )
                 verdicts.add(verdict)
                 call.refuse(row, verdict in LATER, words(said))
