@@ -141,6 +141,9 @@ def _producer(broker: str, topic: dict[str, Any], stack: ExitStack) -> Producer:
 @click.option("--from", "since", metavar="WHERE", help="earliest, latest or a time.")
 @click.option("--yes", is_flag=True, help="Let --from reset a group that has offsets.")
 @click.option("--until-caught-up", is_flag=True, help="End when all there is now is done.")
+@click.option(
+    "--copy-dead-letters", is_flag=True, help="Copy each dead letter into the topic TOPIC.dead too."
+)
 @setting("dataset")
 @setting("keep")
 @setting("batch-rows", type=click.IntRange(1))
@@ -157,6 +160,7 @@ def consume(
     since: str | None,
     yes: bool,
     until_caught_up: bool,
+    copy_dead_letters: bool,
     dataset: str | None,
     keep: str | None,
     batch_rows: int,
@@ -190,6 +194,7 @@ def consume(
             keep_s=keep_s,
             until_caught_up=until_caught_up,
             batch_rows=batch_rows,
+            copy_dead_letters=copy_dead_letters,
             metrics_port=metrics_port,
             metrics_host=metrics_host,
         )

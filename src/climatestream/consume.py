@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from climatestream import metrics
+from climatestream.dead_copies import DeadCopies
 from climatestream.errors import UsageError
 from climatestream.fastcodec import decode
 from climatestream.ingest import UNSTATED, Ingest
@@ -56,6 +57,8 @@ class Worker:
         How long readings are kept [s]; None: for ever.
     until_caught_up
         End when the group has done all messages there are at the start, whoever of it does them.
+    copy_dead_letters
+        Each dead letter goes into the topic `<topic>.dead` too.
     metrics_port, metrics_host
         Where Prometheus metrics are served; None: nowhere.
     """
@@ -68,6 +71,7 @@ class Worker:
     keep_s: float | None = None
     until_caught_up: bool = False
     batch_rows: int = BATCH_ROWS
+    copy_dead_letters: bool = False
     metrics_port: int | None = None
     metrics_host: str = "127.0.0.1"
 
@@ -80,6 +84,8 @@ class Worker:
                 datasets = ingest.datasets
                 keeper = stack.enter_context(Keeper(self.store, self.keep_s, datasets.copy))
                 ingest.horizon_ms = keeper.horizon_ms
+            if self.copy_dead_letters:
+                ingest.copy = stack.enter_context(DeadCopies(self.broker))
             consumer = stack.enter_context(self.broker.consumer(self.group, self.start))
             meter = stack.enter_context(Meter(self.store, self.broker.topic, consumer.high_water))
             if self.metrics_port is not None:

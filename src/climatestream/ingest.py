@@ -92,12 +92,15 @@ class Ingest:
         `codec.decode`, or `fastcodec.decode` where numpy is at hand.
     horizon_ms
         The time before which readings of a dataset are not stored: `--keep`. None: no limit.
+    copy
+        Told the dead letters once they are in their table; may be told them again.
     """
 
     store: Store
     dataset: str = UNSTATED
     decode: Decode = codec.decode
     horizon_ms: Callable[[str], int | None] = lambda _: None
+    copy: Callable[[Sequence[DeadLetter]], object] = lambda _: None
     datasets: set[str] = field(default_factory=set)
     """Every dataset that a valid message belonged to."""
     _types: dict[str, FieldType] | None = None
@@ -140,6 +143,7 @@ class Ingest:
             dead += [_letter(prepared, refusal.row, refusal.error) for refusal in refused]
             if dead:
                 self.store.bury(dead)
+                self.copy(dead)
         except Transient as error:
             return Report(retry=_positions(prepared.messages), error=error)
         again = [refusal for refusal in refusals if refusal.transient]

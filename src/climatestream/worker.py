@@ -15,7 +15,7 @@ from functools import partial
 
 from climatestream.ingest import Ingest, Prepared, Report
 from climatestream.meter import Meter
-from climatestream.model import BATCH_ROWS
+from climatestream.model import BATCH_ROWS, Messages
 from climatestream.patience import patiently
 from climatestream.ports import Consumer
 from climatestream.stages import ahead
@@ -35,10 +35,11 @@ def work(
 ) -> None:
     """Take messages to the store until `finished` says so and none is left, or until `stop`.
 
-    Decoding runs ahead of writing, by one batch, on a thread of its own; `stop` is set here when
-    writing fails, so that it ends too.
+    Polling and decoding run ahead of writing, by one batch each, on threads of their own; `stop`
+    is set here when writing fails, so that they end too. After `stop` the batch under way is
+    finished; those ahead of it are left uncommitted, and come again.
     """
-    batches = ahead(_batches(consumer, ingest, meter, finished, stop, max_messages), 1, "decode")
+    batches = ahead(prepared(consumer, ingest, meter, finished, stop, max_messages), 1, "decode")
     with closing(batches):
         try:
             for batch in batches:
@@ -50,12 +51,14 @@ def work(
                 meter.saw(batch.messages, report, time.monotonic() - began)
                 done = {block.partition: block.offset[-1] + 1 for block in batch.messages}
                 patiently(partial(consumer.commit, done), stop, failed)
+                if stop.is_set():
+                    return
         except BaseException:
             stop.set()
             raise
 
 
-def _batches(
+def prepared(
     consumer: Consumer,
     ingest: Ingest,
     meter: Meter,
@@ -63,16 +66,31 @@ def _batches(
     stop: threading.Event,
     max_messages: int,
 ) -> Iterator[Prepared]:
-    """Messages as they come, decoded."""
+    """Messages as they come, decoded while the next ones are polled; ends as `work` does."""
+    polled = ahead(_polled(consumer, meter, finished, stop, max_messages), 1, "poll")
+    with closing(polled):
+        for messages in polled:
+            prepare, failed = partial(ingest.prepare, messages), partial(meter.failed, messages)
+            batch = patiently(prepare, stop, failed)
+            if batch is None:
+                return
+            yield batch
+
+
+def _polled(
+    consumer: Consumer,
+    meter: Meter,
+    finished: Callable[[], bool],
+    stop: threading.Event,
+    max_messages: int,
+) -> Iterator[list[Messages]]:
+    """Messages as they come."""
     while not stop.is_set():
         last = finished()  # asked first: what came before it was true is polled below
         poll = partial(consumer.poll, max_messages, POLL_S)
         messages = patiently(poll, stop, partial(meter.failed, ()))
         if messages:
-            prepare, failed = partial(ingest.prepare, messages), partial(meter.failed, messages)
-            prepared = patiently(prepare, stop, failed)
-            if prepared is not None:
-                yield prepared
+            yield messages
         elif last:
             return
 

@@ -12,18 +12,23 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import cast
 
 from climatestream import fastcodec, pipeline
 from climatestream.brokers.kafka import KafkaBroker
 from climatestream.brokers.kafka_admin import TopicSettings
 from climatestream.brokers.open import open_broker
-from climatestream.ingest import UNSTATED
-from climatestream.meter import Counts
-from climatestream.model import BATCH_ROWS
+from climatestream.ingest import UNSTATED, Ingest
+from climatestream.meter import Counts, Meter
+from climatestream.model import BATCH_ROWS, FieldType
+from climatestream.ports import Store
+from climatestream.stages import ahead
+from climatestream.worker import prepared
 from tests.benchmarks.figures import batches
 from tests.benchmarks.timing import HEADER, ROUNDS, Figure
 from tests.services.kafka import java, resolve_jars
@@ -33,6 +38,14 @@ PARTITIONS = 4
 HEAP = "512m"
 BATCH_BYTES = 262_144
 """The batches of Kafka's producer [bytes]: with its default of 16 kB it is slower."""
+
+
+class NoStore:
+    """A store that is only asked what it has."""
+
+    def field_types(self) -> dict[str, FieldType]:
+        """Nothing."""
+        return {}
 
 
 def measure(
@@ -122,6 +135,29 @@ def consume(kafka: Kafka, readings: int, rounds: int = ROUNDS) -> list[Figure]:
                         fastcodec.decode(messages, UNSTATED, {})
                 return time.perf_counter() - began
 
+        def to_rows() -> float:
+            """As `worker.work` takes them, without the writing."""
+            left, never = count, threading.Event()
+            store = cast("Store", NoStore())
+            ingest = Ingest(store, UNSTATED, fastcodec.decode)
+            meter = Meter(store, broker.topic, dict)
+            began = time.perf_counter()
+            with (
+                broker.consumer(f"ours-{next(groups)}") as consumer,
+                closing(
+                    ahead(
+                        prepared(consumer, ingest, meter, lambda: False, never, BATCH_ROWS),
+                        *(1, "decode"),
+                    )
+                ) as decoded,
+            ):
+                for batch in decoded:
+                    left -= sum(map(len, batch.messages))
+                    if not left:
+                        never.set()
+                        return time.perf_counter() - began
+            raise AssertionError("the worker ends only when it is told to")
+
         def tool() -> float:
             said = run(
                 *("org.apache.kafka.tools.ConsumerPerformance", "--topic", broker.topic),
@@ -144,9 +180,14 @@ def consume(kafka: Kafka, readings: int, rounds: int = ROUNDS) -> list[Figure]:
                 *(count, "1.0x"),
             ),
             Figure(
-                *("Kafka to rows", yardstick),
+                *("Kafka to rows, on one thread", yardstick),
                 *measure(lambda: take(decode=True), tool, rounds),
                 *(count, ""),
+            ),
+            Figure(
+                *("Kafka to rows, as the worker does", yardstick),
+                *measure(to_rows, tool, rounds),
+                *(count, "1.0x"),
             ),
         ]
 

@@ -516,6 +516,32 @@ def messages_in(kafka: Kafka, topic: str) -> int:
         client.close()
 
 
+def whole(
+    kafka: Kafka, topic: str
+) -> list[tuple[bytes | None, bytes | None, list[tuple[str, bytes]]]]:
+    """Key, value and headers of every message of a topic."""
+    count = messages_in(kafka, topic)
+    client = Consumer(
+        {
+            "bootstrap.servers": kafka.servers,
+            "group.id": f"faults-reading-{time.time_ns()}",
+            "auto.offset.reset": "earliest",
+            "log_level": 0,
+        }
+    )
+    found: list[Any] = []
+    try:
+        client.subscribe([topic])
+        deadline = time.monotonic() + PATIENCE_S
+        while len(found) < count:
+            assert time.monotonic() < deadline, f"{len(found)} of {count} messages of {topic}"
+            some = client.consume(count, 0.2)
+            found += [(one.key(), one.value(), one.headers() or []) for one in some]
+        return found
+    finally:
+        client.close()
+
+
 @contextmanager
 def away(kafka: Kafka) -> Iterator[None]:
     """The broker is killed, and started again afterwards with what it had written."""

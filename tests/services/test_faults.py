@@ -50,6 +50,7 @@ from tests.services.faults import (
     simulated,
     slices,
     until,
+    whole,
 )
 from tests.services.kafka import free_ports
 from tests.services.kafka_server import Kafka, new_topic
@@ -621,6 +622,43 @@ def test_dead_letters_that_are_retried_are_stored_with_their_own_rank(
     found = {name: audit[name] for name in ("dead", "stored", "superseded", "missing", "pending")}
     assert found == {"dead": 6, "stored": 3, "superseded": 1, "missing": 0, "pending": 0}
     assert here.store.rows_and_keys() == (3, 3)
+
+
+def test_dead_letters_are_copied_into_a_topic_of_their_own_where_asked_to(
+    world: Callable[[Topic], World], kafka: Kafka
+) -> None:
+    """The table stays the one truth: what Kafka does not take as a copy is in it all the same."""
+    foreign = Foreign(kafka, make_topic(kafka))
+    poisons: dict[tuple[int, int], bytes | None] = {}
+    reasons_of: dict[tuple[int, int], str] = {}
+    too_large = b"x" * 999_900  # which the one header more makes too large
+    values = [None, b"", b"no JSON", b"[1]", too_large, reading(95.0, 280.0)]
+    for value in values:
+
+        def told(place: tuple[int, int], value: bytes | None = value) -> None:
+            poisons[place] = value
+
+        foreign.send(b"a key", value, told=told)
+    foreign.send(b"good", reading(50.0, 280.0))
+    foreign.flush()
+    here = world(Topic(foreign.topic, 7, 1))
+    worker = here.consume("--until-caught-up", "--copy-dead-letters")
+    assert worker.ended()["dead_letters"] == 6
+    assert worker.errors().count("has no copy") == 1
+    copies = whole(kafka, f"{foreign.topic}.dead")
+    for key, value, headers in copies:
+        said = orjson.loads(dict(headers)["dead-letter"])
+        place = said["partition"], said["offset"]
+        assert (key, said["topic"]) == (b"a key", foreign.topic)
+        assert (None if said["null"] else value) == poisons[place]
+        reasons_of[place] = said["reason"]
+    # at least once: those of a batch of which one failed come again
+    assert [poisons[place] for place in poisons.keys() - reasons_of.keys()] == [too_large]
+    listed = here.dead_letters("list")["dead_letters"]
+    buried = {(one["partition"], one["offset"]): one["reason"] for one in listed}
+    assert reasons_of.items() <= buried.items()
+    assert len(buried) == 6
+    assert here.audit()["dead"] == 6
 
 
 # ------------------------------------------------------------------------- offsets, metrics

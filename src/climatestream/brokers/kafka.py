@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final, Self
 
 from climatestream.brokers.kafka_admin import KafkaAdmin, TopicSettings, TopicState
@@ -45,8 +46,14 @@ class KafkaBroker:
 
     def __init__(self, options: KafkaOptions, sign: Signer | None = None) -> None:
         self.topic = options.topic
+        self._options = options
+        self._sign = sign
         self._clients = Clients(options, sign)
         self._admin = KafkaAdmin(self._clients)
+
+    def beside(self, suffix: str) -> KafkaBroker:
+        """The topic whose name has this suffix, on the same cluster, not yet opened."""
+        return KafkaBroker(replace(self._options, topic=self.topic + suffix), self._sign)
 
     def __repr__(self) -> str:
         return f"KafkaBroker({str(self._clients.options)!r})"
