@@ -114,7 +114,7 @@ class _File:
 
     def fields(self, wanted: Callable[[str], bool]) -> list[Field]:
         """Every variable asked for that has a latitude, a longitude and times."""
-        gridded = [v for v in self._data() if len(set(self._grid(v).values())) == 2]
+        gridded = [v for v in self._data() if self._has_grid(v)]
         if not gridded:
             raise SourceError(self._no_grid())
         chosen = [variable for variable in gridded if wanted(variable.name)]
@@ -133,14 +133,17 @@ class _File:
             for attribute in ("bounds", "coordinates", "grid_mapping", "climatology"):
                 used.update(str(getattr(variable, attribute, "")).split())
         for name, variable in self._variables.items():
-            if _numeric(variable) and name not in used and name not in variable.dimensions:
+            scalar = not variable.dimensions and any(name.lower() in n for n in NAMES.values())
+            if _numeric(variable) and not scalar and name not in (*used, *variable.dimensions):
                 yield variable
 
-    def _coordinate(self, kind: str, dimension: str) -> Any | None:
-        """The variable that says which latitudes, or longitudes, are along a dimension."""
-        along = [
-            v for v in self._variables.values() if v.dimensions == (dimension,) and _numeric(v)
-        ]
+    def _coordinate(self, kind: str, dimension: str | None) -> Any | None:
+        """The variable that says which latitudes, or longitudes, are along a dimension.
+
+        Without a dimension, the one that says the latitude, or longitude, of a single point.
+        """
+        dimensions = () if dimension is None else (dimension,)
+        along = [v for v in self._variables.values() if v.dimensions == dimensions and _numeric(v)]
         along.sort(key=lambda variable: variable.name != dimension)
         for variable in along:
             if (
@@ -151,14 +154,23 @@ class _File:
                 return variable
         return None
 
-    def _grid(self, variable: Any) -> dict[str, str]:
-        """The dimensions that are latitude and longitude, by these words; may lack them."""
+    def _grid(self, variable: Any) -> dict[str, str | None]:
+        """The dimensions that are latitude and longitude, by these words; may lack them.
+
+        None where the file holds a single one, for all values of the variable.
+        """
         return {
             kind: dimension
             for kind in (LATITUDE, LONGITUDE)
-            for dimension in variable.dimensions
+            for dimension in (None, *variable.dimensions)
             if self._coordinate(kind, dimension) is not None
         }
+
+    def _has_grid(self, variable: Any) -> bool:
+        """Whether a variable has a latitude and a longitude, each of its own."""
+        grid = self._grid(variable)
+        dimensions = [dimension for dimension in grid.values() if dimension is not None]
+        return len(grid) == 2 and len(set(dimensions)) == len(dimensions)
 
     def _no_grid(self) -> str:
         """Why there is nothing to read."""
@@ -241,16 +253,17 @@ class _File:
             read=VariableReader(self._opened, self._path, self._label, variable.name, layout),
         )
 
-    def _axis(self, kind: str, dimension: str) -> NDArray[np.float64]:
-        """An axis in degrees, checked once a file."""
-        if dimension not in self._axes:
+    def _axis(self, kind: str, dimension: str | None) -> NDArray[np.float64]:
+        """An axis in degrees, checked once a file; of a single point, that one place."""
+        key = dimension or f"the {kind}"
+        if key not in self._axes:
             coordinate = self._coordinate(kind, dimension)
             axis = self._numbers(coordinate).astype(np.float64)
             if (packing := packing_of(coordinate)) is not None:
                 axis = axis * packing[0] + packing[1]
             check_axis(kind, axis, self._label)
-            self._axes[dimension] = axis
-        return self._axes[dimension]
+            self._axes[key] = axis
+        return self._axes[key]
 
     def _numbers(self, variable: Any) -> NDArray[Any]:
         """All values of a coordinate, in one dimension; none may be missing."""

@@ -94,7 +94,7 @@ class Layout:
     versions, final_first
         The dimension of final and preliminary values, and its places, final first.
     rows, columns
-        Latitude and longitude.
+        Latitude and longitude; None where there is a single one for all values.
     """
 
     dimensions: tuple[str, ...]
@@ -102,8 +102,8 @@ class Layout:
     time_shape: tuple[int, ...]
     versions: str | None
     final_first: tuple[int, ...]
-    rows: str
-    columns: str
+    rows: str | None
+    columns: str | None
 
 
 @dataclass(frozen=True)
@@ -161,23 +161,23 @@ class VariableReader:
         self, variable: Any, times: Mapping[str, slice], rows: slice, columns: slice
     ) -> NDArray[Any]:
         layout = self.layout
-        chosen = {**times, layout.rows: rows, layout.columns: columns}
+        places = {layout.rows: rows, layout.columns: columns}
+        grid = {d: place for d, place in places.items() if d is not None}
+        chosen = {**times, **grid}
         if layout.versions:
             chosen[layout.versions] = slice(None)
         kept = [d for d in layout.dimensions if d in chosen]
         raw = np.asarray(variable[tuple(chosen.get(d, 0) for d in layout.dimensions)])
-        wanted = [
-            *times,
-            *([layout.versions] if layout.versions else []),
-            layout.rows,
-            layout.columns,
-        ]
+        wanted = [*times, *([layout.versions] if layout.versions else []), *grid]
         raw = raw.transpose([kept.index(d) for d in wanted])
         count = raw.shape[0] if len(times) == 1 else 1
         many = len(layout.final_first) or 1
+        height, width = (
+            1 if d is None else raw.shape[wanted.index(d)] for d in (layout.rows, layout.columns)
+        )
         if getattr(variable, "_Unsigned", "false") in {"true", "True"}:
             raw = raw.view(raw.dtype.str.replace("i", "u"))
-        return np.ascontiguousarray(raw).reshape(count, many, *raw.shape[-2:])
+        return np.ascontiguousarray(raw).reshape(count, many, height, width)
 
 
 def fills_of(variable: Any) -> NDArray[Any]:

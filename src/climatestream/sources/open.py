@@ -2,29 +2,63 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+import re
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
 
 from climatestream.errors import UsageError
 from climatestream.sources.selection import Selection
 
 if TYPE_CHECKING:
     from climatestream.ports import Source
+    from climatestream.sources.cache import Cache
 
 SIMULATION = "simulation:"
 DATASET = "simulation"
 """The name that no real reading may have."""
 
 
-def open_source(specs: Sequence[str], selection: Selection) -> Source:
-    """The source that some arguments name: files, folders and globs, or `simulation:`.
+GIB: Final = 1024**3
+
+
+@dataclass(frozen=True)
+class Around:
+    """What sources need besides what is asked of them.
+
+    Parameters
+    ----------
+    cache_folder
+        Where what services send is kept; None: where the system keeps what can be had again.
+    cache_size
+        How much of it at most [bytes].
+    stop
+        Ends a wait for a service.
+    """
+
+    cache_folder: Path | None = None
+    cache_size: int = 20 * GIB
+    stop: threading.Event = field(default_factory=threading.Event)
+
+    def cache(self) -> Cache:
+        """The cache, made where it is not there."""
+        from climatestream.sources import cache
+
+        return cache.Cache(self.cache_folder or cache.default_folder(), self.cache_size)
+
+
+def open_source(specs: Sequence[str], selection: Selection, around: Around = Around()) -> Source:
+    """The source that some arguments name: files, folders and globs, `simulation:`, or a service.
 
     Raises
     ------
     UsageError, SourceError
         What they name can't be read.
     """
-    if not any(spec.startswith(SIMULATION) for spec in specs):
+    named = [spec for spec in specs if _prefix(spec) in _SERVICES]
+    if not named:
         from climatestream.sources.files import open_files
 
         if selection.dataset == DATASET:
@@ -35,9 +69,33 @@ def open_source(specs: Sequence[str], selection: Selection) -> Source:
         return open_files(specs, selection)
     if len(specs) > 1:
         raise UsageError(
-            f"simulation: can't be mixed with other sources, got {' '.join(specs)}: "
+            f"{_prefix(named[0])} can't be mixed with other sources, got {' '.join(specs)}: "
             f"publish one after the other"
         )
+    return _SERVICES[_prefix(specs[0])](specs[0], selection, around)
+
+
+def _prefix(spec: str) -> str:
+    """What a source begins with, its colon included; empty of a file."""
+    found = re.match(r"[a-z-]+:", spec)
+    return found[0] if found else ""
+
+
+def _simulation(spec: str, selection: Selection, _: Around) -> Source:
     from climatestream.sources.simulation import Simulation
 
-    return Simulation(specs[0], selection)
+    return Simulation(spec, selection)
+
+
+def _cds(spec: str, selection: Selection, around: Around) -> Source:
+    from climatestream.sources.cds import PREFIX, DataStoreRequest, DataStoreSource
+
+    name = spec.removeprefix(PREFIX)
+    request = DataStoreRequest(name, selection, around.cache(), around.stop)
+    return DataStoreSource(request)
+
+
+_SERVICES: Final[Mapping[str, Callable[[str, Selection, Around], Source]]] = {
+    SIMULATION: _simulation,
+    "cds:": _cds,
+}

@@ -1,0 +1,154 @@
+"""The Climate Data Store as a source: fetched into the cache, then read as files."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Self
+
+from climatestream.errors import SourceError, UsageError
+from climatestream.progress import Spinner
+from climatestream.sources import cds_plan
+from climatestream.sources.cds_fetch import PACE, Fetch, Pace, open_data_store
+from climatestream.sources.files import FileSource
+from climatestream.sources.request import request_of
+from climatestream.sources.selection import Selection
+
+if TYPE_CHECKING:
+    from pathlib import Path
+    from types import TracebackType
+
+    from climatestream.model import Batch, Slice
+    from climatestream.sources.cache import Cache
+    from climatestream.sources.cds_client import DataStore
+
+PREFIX = "cds:"
+
+
+@dataclass(frozen=True)
+class Fetched:
+    """What a request has become.
+
+    Parameters
+    ----------
+    dataset
+        Ours.
+    files
+        Of each answer its file in the cache, in order of time.
+    asked
+        Requests that the service was sent; the others were in the cache, or asked for before.
+    downloaded
+        What came over the network [bytes].
+    newest
+        The last day there is, where later ones were asked for; None: all are there.
+    """
+
+    dataset: str
+    files: tuple[Path, ...]
+    asked: int
+    downloaded: int
+    newest: str | None = None
+
+
+@dataclass(eq=False)
+class DataStoreRequest:
+    """What is asked of the Climate Data Store, and how it is taken from there.
+
+    Parameters
+    ----------
+    name
+        The dataset: ours, or the Data Store's.
+    selection
+        What of it.
+    cache
+        Where answers are kept.
+    stop
+        Ends the wait; what is asked for is gone on with the next time.
+    """
+
+    name: str
+    selection: Selection
+    cache: Cache
+    stop: threading.Event = field(default_factory=threading.Event)
+    pace: Pace = PACE
+    open_store: Callable[[], DataStore] = open_data_store
+
+    def fetch(self, kept: ExitStack) -> Fetched:
+        """Have all answers in the cache; they stay there until `kept` is closed.
+
+        Raises
+        ------
+        NotServed, SourceError, SourceUnavailable
+            The Data Store does not have it, or can't be asked.
+        KeyboardInterrupt
+            Stopped.
+        """
+        dataset, named = cds_plan.dataset_of(self.name)
+        if self.selection.dataset not in {None, dataset}:
+            raise UsageError(
+                f"--dataset {self.selection.dataset} states what files are, but cds:{self.name} "
+                f"is {dataset}: leave it out, or name cds:{self.selection.dataset}"
+            )
+        request = request_of(dataset, self.selection)
+        asks = cds_plan.plan(request, named)
+        asked = downloaded = 0
+        for _ in range(2):
+            fetch = Fetch(asks, self.cache, self.open_store, self.stop, pace=self.pace)
+            with Spinner(fetch.progress.said):
+                keys = fetch.run()
+            asked += fetch.asked
+            downloaded += fetch.downloaded
+            files = [kept.enter_context(self.cache.reading(key)) for key in keys]
+            there = [file for file in files if file is not None]
+            if len(there) == len(files):
+                return Fetched(dataset, tuple(there), asked, downloaded, fetch.newest)
+        raise SourceError(
+            f"the cache {self.cache.folder} loses answers as fast as they come: give it more room "
+            "with --cache-size"
+        )
+
+
+class DataStoreSource:
+    """Readings from the Climate Data Store.
+
+    Entering fetches all of them, and shows how far that is.
+    """
+
+    def __init__(self, request: DataStoreRequest) -> None:
+        self._request = request
+        self._kept = ExitStack()
+        self._files: FileSource | None = None
+
+    def __enter__(self) -> Self:
+        try:
+            fetched = self._request.fetch(self._kept)
+            selection = replace(self._request.selection, dataset=fetched.dataset)
+            files = FileSource([str(file) for file in fetched.files], selection)
+            self._files = self._kept.enter_context(files)
+        except BaseException:
+            self._kept.close()
+            raise
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._files = None
+        self._kept.close()
+
+    def slices(self) -> Sequence[Slice]:
+        return self._opened.slices()
+
+    def read(self, slice_: Slice) -> Iterator[Batch]:
+        return self._opened.read(slice_)
+
+    @property
+    def _opened(self) -> FileSource:
+        if self._files is None:
+            raise RuntimeError("the source is not open")
+        return self._files
