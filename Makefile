@@ -5,7 +5,9 @@ BIN := .venv/bin
 RUN := PYTHONWARNINGS=default $(BIN)/python
 FILES ?=
 
-.PHONY: help demo env env-grib test test-grib test-services test-faults test-page lambda check format bench lock docs countries screenshot
+COMPOSE := docker compose --file deploy/compose.yaml
+
+.PHONY: help demo stack stack-check stack-down env env-grib test test-grib test-services test-faults test-page lambda check format bench lock docs countries screenshot
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -44,6 +46,22 @@ test-page: env ## the page in a headless browser
 lambda: env ## the Lambda function's zips, in dist/, for AWS and for this machine
 	$(BIN)/python scripts/make_lambda.py
 
+stack: ## Kafka, CrateDB, Grafana, producer, worker and page, in containers on this machine
+	@docker compose version >/dev/null || { echo "The stack needs Docker with its compose plugin"; exit 1; }
+	@$(PYTHON) scripts/stack_env.py
+	$(COMPOSE) up --build --detach
+	@echo "Grafana: http://127.0.0.1:$$(sed -n 's/^GRAFANA_PORT=//p' deploy/.env), admin, with the password in deploy/.env"
+	@for _ in $$(seq 60); do \
+		page=$$($(COMPOSE) logs --no-log-prefix page | sed -n 's/^The page is at //p' | tail -n 1); \
+		[ -z "$$page" ] || break; sleep 1; done; echo "Page: $$page"
+
+stack-check: env ## wait for the stack, and look whether all of it works
+	@$(BIN)/python scripts/stack_check.py
+
+PURGE ?=
+stack-down: ## end the stack; PURGE=1 deletes its data too
+	$(COMPOSE) --profile '*' down $(if $(PURGE),--volumes)
+
 check: env ## lint, format, types, links of the docs, the command reference
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -71,6 +89,11 @@ lock: env ## the lock files, from pyproject.toml
 	$(BIN)/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 --no-header \
 		--no-emit-index-url --extra dev --extra grafana --extra kafka --extra lambda --extra msk --extra grib --constraint requirements.lock \
 		--output-file requirements-grib.lock pyproject.toml
+	$(BIN)/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 --no-header \
+		--no-emit-index-url --extra cds --extra grafana --extra kafka --extra lambda --constraint requirements.lock \
+		--output-file deploy/requirements.lock pyproject.toml
+	echo hatchling | $(BIN)/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 --no-header \
+		--no-emit-index-url --constraint requirements.lock --output-file deploy/requirements-build.lock -
 
 countries: env ## the outlines of countries, from Natural Earth
 	$(BIN)/python scripts/make_countries.py
