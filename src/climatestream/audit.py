@@ -23,10 +23,10 @@ if TYPE_CHECKING:
     from climatestream.ports import Broker, Found, Start, Store
 
 CLASSES: Final = ("dead", "stored", "superseded", "expired", "pending", "missing")
-"""dead: in the dead-letter table. stored: its key's row carries its rank and source, and its
-values. superseded: its key's row carries a higher rank and a value for every field that the
-message names. expired: older than the horizon. pending: at or above the committed offset.
-missing: none of these."""
+"""dead: in the dead-letter table, or in an on-failure destination. stored: its key's row carries
+its rank and source, and its values. superseded: its key's row carries a higher rank and a value for
+every field that the message names. expired: older than the horizon. pending: at or above the
+committed offset. missing: none of these."""
 
 
 @dataclass(frozen=True)
@@ -108,6 +108,8 @@ class Auditor:
     decode: Decode
     stop: Callable[[], bool] = lambda: False
     """Asked between blocks; ends an audit with KeyboardInterrupt: half a proof is none."""
+    discarded: Mapping[int, set[int]] = field(default_factory=dict)
+    """By partition, the offsets that an on-failure destination holds: they are dead too."""
     read: int = 0
     """Messages read so far."""
     expected: int = 0
@@ -138,6 +140,7 @@ class Auditor:
             number = block.partition
             if number not in dead:
                 dead[number] = self.store.dead_offsets(block.topic, number)
+                dead[number] |= self.discarded.get(number, set())
             classes = self._classify(block, dead[number], horizons, committed.get(number, 0))
             partitions.setdefault(number, Counter()).update(classes["class"].to_list())
             missing.setdefault(number, []).extend(

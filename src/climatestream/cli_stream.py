@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from climatestream.stores.crate_tables import User
 
 STDOUT = "-"
+ON_FAILURE = "Count what `lambda --on-failure WHERE` holds among the dead letters."
 
 STANDARD_PERIOD = "1991-2020"
 WINDOW_DAYS = 5
@@ -222,13 +223,21 @@ def _start(since: str | None) -> Start:
 @setting("group")
 @click.option("--from", "since", metavar="WHERE", help="earliest, latest or a time.")
 @setting("dataset")
+@click.option("--on-failure", metavar="WHERE", help=ON_FAILURE)
 @as_json
 @example("climatestream audit --broker kafka://127.0.0.1:9092/era5 --store duckdb:era5.duckdb")
 def audit(
-    broker: str, store: str, group: str, since: str | None, dataset: str | None, json_: bool
+    broker: str,
+    store: str,
+    group: str,
+    since: str | None,
+    dataset: str | None,
+    on_failure: str | None,
+    json_: bool,
 ) -> int:
     """Prove that nothing is lost: read every message again, and hold it against the store."""
     from climatestream import audit as auditing
+    from climatestream.aws.destination import discarded_offsets
     from climatestream.brokers.open import open_broker
     from climatestream.fastcodec import decode
     from climatestream.ingest import UNSTATED
@@ -244,6 +253,8 @@ def audit(
         auditor = auditing.Auditor(
             kafka, opened, group, dataset or UNSTATED, decode, interrupt.stop.is_set
         )
+        if on_failure is not None:
+            auditor.discarded = discarded_offsets(on_failure, broker, kafka.topic)
         takes_s = count / auditing.RATE_PER_S
         click.echo(f"audit of about {count:,} messages: some {takes_s:,.0f} s", err=True)
         with Spinner(auditor.said):
@@ -322,6 +333,7 @@ def show_letter(message: str, store: str, json_: bool) -> int:
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="Publish this document instead; for one message.",
 )
+@click.option("--on-failure", metavar="WHERE", help=f"{ON_FAILURE} Listed from then on.")
 @as_json
 @example("climatestream dead-letters retry era5/0@1201 --set latitude=52.5 --broker kafka://...")
 def retry_letters(
@@ -330,10 +342,12 @@ def retry_letters(
     store: str,
     changes: tuple[str, ...],
     file: Path | None,
+    on_failure: str | None,
     json_: bool,
 ) -> int:
     """Publish dead letters again: those named, or all that were not retried yet."""
     from climatestream import letters, retry
+    from climatestream.aws.destination import read_destination
     from climatestream.brokers.open import open_broker
     from climatestream.stores.open import open_store
 
@@ -347,6 +361,8 @@ def retry_letters(
         document = file.read_bytes()
         correct = lambda _: document  # noqa: E731 - one of three
     with open_broker(broker) as kafka, open_store(store) as opened, kafka.producer() as producer:
+        if on_failure is not None:
+            opened.bury(list(read_destination(on_failure, broker)))
         found = [pair for place in positions for pair in opened.dead_letters(position=place)]
         if not positions:
             found = opened.dead_letters()

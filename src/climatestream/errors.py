@@ -36,6 +36,7 @@ Reason = Literal[
     "no-value",  # no finite value at all
     "bad-field-name",  # an unknown field whose name has a dot or a bracket
     "refused",  # the store refuses the row
+    "discarded",  # an event source mapping gave it up: its on-failure destination has it
 ]
 """Why a message is a dead letter: a word to group by; the sentence is beside it."""
 

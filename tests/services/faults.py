@@ -422,9 +422,9 @@ class World:
         """A worker that does what is left."""
         return self.consume("--until-caught-up", **options).ended()
 
-    def audit(self, code: int = 0) -> dict[str, Any]:
-        broker = self.kafka.url(self.topic.name)
-        return self.command("audit", *self._both(broker), *self._of_group, "--json").ended(code)
+    def audit(self, code: int = 0, *more: str) -> dict[str, Any]:
+        arguments = [*self._both(self.kafka.url(self.topic.name)), *self._of_group, *more]
+        return self.command("audit", *arguments, "--json").ended(code)
 
     def dead_letters(self, verb: str, *arguments: str) -> dict[str, Any]:
         places = self._both(self.kafka.url(self.topic.name)) if verb == "retry" else self._store

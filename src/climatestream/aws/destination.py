@@ -25,11 +25,14 @@ from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
 import orjson
 
 from climatestream.aws.answers import FunctionError
+from climatestream.aws.kafka_event import blocks
 from climatestream.aws.mapping_event import EventSource, Record
 from climatestream.aws.mapping_settings import KAFKA
-from climatestream.errors import Transient, UsageError
+from climatestream.codec import bury
+from climatestream.errors import BadMessage, Transient, UsageError
 
 if TYPE_CHECKING:
+    from climatestream.model import DeadLetter
     from climatestream.ports import Producer
 
 Condition = Literal["RetryAttemptsExhausted", "RecordAgeExceeded", "MaximumPayloadSizeExceeded"]
@@ -243,14 +246,40 @@ def open_destination(
         yield FolderDestination(Path(destination), form)
 
 
-def read_destination(destination: str, broker: str) -> Iterator[dict[str, Any]]:
-    """The invocation records that a destination holds, each with its event as `payload`.
+def read_destination(destination: str, broker: str) -> Iterator[DeadLetter]:
+    """The records that a destination holds, as dead letters; one that came twice, twice.
 
     Raises
     ------
     UsageError
         It is AWS's, is not there, or holds something else.
     """
+    for found in _invocations(destination, broker):
+        context = found["requestContext"]
+        times = context["approximateInvokeCount"]
+        error = BadMessage("discarded", f"{context['condition']} after {times} invocations")
+        for block in blocks(found["payload"]):
+            for place in range(len(block)):
+                yield bury(block, place, error)
+
+
+def discarded_offsets(destination: str, broker: str, topic: str) -> dict[int, set[int]]:
+    """By partition, the offsets of a topic's records that a destination holds.
+
+    Raises
+    ------
+    UsageError
+        As `read_destination`.
+    """
+    offsets: dict[int, set[int]] = {}
+    for letter in read_destination(destination, broker):
+        if letter.topic == topic:
+            offsets.setdefault(letter.partition, set()).add(letter.offset)
+    return offsets
+
+
+def _invocations(destination: str, broker: str) -> Iterator[dict[str, Any]]:
+    """AWS's invocation records, each with its event as `payload`."""
     if destination.startswith(KAFKA):
         from climatestream.brokers.open import open_broker
 

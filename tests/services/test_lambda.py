@@ -1,0 +1,366 @@
+"""The deployed zip under AWS's runtime client, between a real Kafka and a real CrateDB.
+
+Faults happen to real processes; `climatestream audit` judges, and raw counts: nothing is lost,
+nothing is doubled, and each partition's records are done in their order.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import zipfile
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, Final
+
+import orjson
+import psutil
+import pytest
+
+from climatestream.brokers.kafka_admin import TopicSettings
+from climatestream.brokers.open import open_broker
+from tests.services.crate import Node, Server
+from tests.services.faults import (
+    DRAIN_S,
+    QUICK,
+    Command,
+    CrateSchema,
+    Foreign,
+    Topic,
+    World,
+    key_of,
+    messages_in,
+    poisoned,
+    simulated,
+    until,
+)
+from tests.services.kafka_server import Kafka, new_topic
+
+ROOT: Final = Path(__file__).resolve().parents[2]
+FAULT: Final = Path(__file__).with_name("lambda_fault.py")
+READINGS: Final = int(os.environ.get("CLIMATESTREAM_LAMBDA_READINGS", "4000"))
+"""Readings that a fault meets."""
+AWAY_S: Final = float(os.environ.get("CLIMATESTREAM_LAMBDA_AWAY_S", "4"))
+"""How long the store is away [s]."""
+PARTITIONS: Final = 4
+HOUR_MS: Final = 3_600_000
+SMALL: Final = ("--BatchSize", "200")
+
+pytestmark = pytest.mark.timeout(300)
+
+
+# ------------------------------------------------------------------------------ the artefact
+
+
+@pytest.fixture(scope="module")
+def zips(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """The function's zip as `make lambda` builds it, and one with `lambda_fault` in front."""
+    if not sys.platform.startswith("linux"):
+        pytest.skip("AWS builds its runtime client for Linux alone: run with --in-process")
+    folder = tmp_path_factory.mktemp("dist")
+    script = str(ROOT / "scripts/make_lambda.py")
+    command = [sys.executable, script, "local", "--out", str(folder)]
+    made = subprocess.run(command, capture_output=True, text=True, check=False)
+    if made.returncode:
+        pytest.skip(f"no zip: {made.stderr.strip().splitlines()[-1]}")
+    (file,) = folder.glob("*.zip")
+    faulty = folder / "faulty.zip"
+    shutil.copy(file, faulty)
+    with zipfile.ZipFile(faulty, "a") as archive:
+        archive.write(FAULT, FAULT.name)
+    return file, faulty
+
+
+# ------------------------------------------------------------------------------------ worlds
+
+_schemas = itertools.count()
+
+
+@pytest.fixture
+def schema(cratedb: Server) -> Iterator[CrateSchema]:
+    schema = CrateSchema(cratedb, f"climatestream_test_lambda_{next(_schemas)}")
+    yield schema
+    schema.drop()
+
+
+def make_topic(kafka: Kafka, partitions: int = PARTITIONS) -> str:
+    name = new_topic()
+    with open_broker(kafka.url(name)) as broker:
+        broker.ensure_topic(TopicSettings(partitions=partitions))
+    return name
+
+
+def publish(kafka: Kafka, topic: str, lines: list[bytes], at_ms: int = 0) -> None:
+    foreign = Foreign(kafka, topic)
+    for line in lines:
+        foreign.send(key_of(orjson.loads(line)), line, at_ms)
+    foreign.flush()
+
+
+@pytest.fixture(scope="module")
+def lines() -> list[bytes]:
+    """The readings as messages."""
+    return simulated(READINGS)[:READINGS]
+
+
+@pytest.fixture(scope="module")
+def poison(kafka: Kafka, lines: list[bytes]) -> Topic:
+    """A topic in which one message in a hundred can never be stored, for each reason."""
+    return poisoned(kafka, make_topic(kafka), lines, refuses=True)
+
+
+@pytest.fixture(scope="module")
+def good(kafka: Kafka, lines: list[bytes]) -> Topic:
+    """A topic of readings that can all be stored."""
+    name = make_topic(kafka)
+    publish(kafka, name, lines)
+    return Topic(name, len(lines), len(lines))
+
+
+class Mapped(World):
+    """A topic, a CrateDB schema, and `climatestream lambda` between them."""
+
+    def __init__(
+        self,
+        kafka: Kafka,
+        topic: Topic,
+        store: CrateSchema,
+        stack: ExitStack,
+        folder: Path,
+        zips: tuple[Path, Path],
+    ) -> None:
+        super().__init__(kafka, topic, store, stack)
+        self.folder = folder
+        self._zips = zips
+        self.plan()
+
+    def plan(self, *faults: str, **rule: Any) -> None:
+        """Say how the next invocations fail, and what holds of all; nothing: it is the handler."""
+        part = self.folder / "plan.part"
+        part.write_text(json.dumps({"faults": faults, **rule}))
+        part.replace(self.folder / "plan.json")
+
+    def start(self, *arguments: str, plain: bool = False, **mapping: Any) -> Command:
+        """The mapping, in a process of its own: over the plain zip, or over the faulty one."""
+        function = {} if plain else {"Handler": "lambda_fault.handler"}
+        variables = {"FAULT_FOLDER": str(self.folder)}
+        config = self.folder / "mapping.yaml"
+        config.write_text(
+            json.dumps(
+                {
+                    "Function": {
+                        **function,
+                        "Timeout": 20,
+                        "MemorySize": 192,
+                        "Environment": {"Variables": variables},
+                    },
+                    "EventSourceMapping": {
+                        "MaximumBatchingWindowInSeconds": 0,
+                        "FunctionResponseTypes": ["ReportBatchItemFailures"],
+                        "ProvisionedPollerConfig": {},
+                        **mapping,
+                    },
+                }
+            )
+        )
+        broker = self.kafka.url(self.topic.name, **QUICK)
+        return self.command(
+            *("lambda", *self._both(broker), *self._of_group, "--config", str(config)),
+            *("--zip", str(self._zips[0 if plain else 1]), "--json", *arguments),
+        )
+
+    def deliver(self, *arguments: str, **more: Any) -> dict[str, Any]:
+        """The mapping until all that is there is done with; what it says."""
+        return self.start("--until-caught-up", *arguments, **more).ended()
+
+    def processes(self, command: Command) -> list[psutil.Process]:
+        """The function's processes."""
+        children: list[psutil.Process] = psutil.Process(command.process.pid).children()
+        return [child for child in children if "awslambdaric" in child.cmdline()]
+
+    def in_order(self) -> None:
+        """Every partition's records were done in order, each for the first time."""
+        order: dict[int, dict[int, None]] = {}
+        for line in (self.folder / "done.txt").read_text().splitlines():
+            partition, offset = map(int, line.split())
+            order.setdefault(partition, {})[offset] = None
+        assert sum(map(len, order.values())) == self.topic.messages
+        for offsets in order.values():
+            assert list(offsets) == sorted(offsets)
+
+
+@pytest.fixture
+def mapped(
+    kafka: Kafka, schema: CrateSchema, tmp_path: Path, zips: tuple[Path, Path]
+) -> Iterator[Callable[[Topic], Mapped]]:
+    with ExitStack() as stack:
+        yield lambda topic: Mapped(kafka, topic, schema, stack, tmp_path, zips)
+
+
+# ----------------------------------------------------------------------------------- faults
+
+
+def test_what_is_deployed_takes_a_topic_to_the_store(
+    mapped: Callable[[Topic], Mapped], poison: Topic
+) -> None:
+    here = mapped(poison)
+    done = here.deliver(plain=True)
+    assert done["delivered"] == poison.messages
+    assert done["errors"] == done["partial_failures"] == done["discarded"] == 0
+    assert 1 <= done["cold_starts"] <= 5
+    here.prove()
+
+
+def test_a_function_that_fails_after_it_has_stored_loses_and_doubles_nothing(
+    mapped: Callable[[Topic], Mapped], poison: Topic
+) -> None:
+    """It crashes, raises, answers nonsense, takes too much memory or time: all comes again."""
+    here = mapped(poison)
+    here.plan("exit", "raise", "malformed", "memory", "sleep")
+    done = here.deliver(*SMALL, "--Timeout", "2")
+    assert done["errors"] == done["retries"] == 5
+    assert done["delivered"] == poison.messages
+    assert done["cold_starts"] > 3
+    here.prove()
+    here.in_order()
+
+
+def test_a_function_killed_or_stopped_from_outside_loses_and_doubles_nothing(
+    mapped: Callable[[Topic], Mapped], poison: Topic
+) -> None:
+    """SIGKILL, and SIGSTOP until its time is over."""
+    here = mapped(poison)
+    command = here.start(*SMALL, "--Timeout", "2", "--until-caught-up", plain=True)
+    for number in (signal.SIGKILL, signal.SIGSTOP):
+        before = here.committed()
+        here.wait_for_progress(command, beyond=before)
+        for process in here.processes(command):
+            process.send_signal(number)
+    done = command.ended()
+    assert done["errors"] > 0
+    here.prove()
+
+
+def test_a_store_that_is_away_for_a_while_costs_no_reading(
+    mapped: Callable[[Topic], Mapped], poison: Topic, schema: CrateSchema
+) -> None:
+    """The handler reports what it could not store, in time; nothing is given up."""
+    if not isinstance(schema.server, Node):
+        pytest.skip("a CrateDB that was named is not frozen by tests")
+    here = mapped(poison)
+    command = here.start(*SMALL, "--Timeout", "3", "--until-caught-up")
+    here.wait_for_progress(command)
+    schema.server.freeze()
+    try:
+        time.sleep(AWAY_S)
+        assert command.running
+    finally:
+        schema.server.thaw()
+    done = command.ended()
+    assert done["partial_failures"] > 0
+    assert done["errors"] == done["discarded"] == 0
+    here.prove()
+    here.in_order()
+
+
+def test_bisecting_gives_up_poisons_alone(
+    mapped: Callable[[Topic], Mapped], good: Topic, lines: list[bytes], tmp_path: Path
+) -> None:
+    """What is given up is missing, unless audit is told where it went."""
+    here = mapped(good)
+    keys = [key_of(orjson.loads(lines[n])).decode() for n in (7, len(lines) // 2)]
+    here.plan(poison=keys)
+    where = ("--on-failure", str(tmp_path / "bucket"))
+    options = ("--BatchSize", "500", "--MaximumRetryAttempts", "1", *where)
+    done = here.deliver(*options, "--BisectBatchOnFunctionError")
+    assert done["conditions"] == {"RetryAttemptsExhausted": len(keys)}
+    assert here.audit(1)["missing"] == len(keys)
+    found = here.audit(0, *where)
+    assert (found["dead"], found["stored"]) == (len(keys), good.messages - len(keys))
+
+
+def test_without_bisecting_a_poison_takes_its_batch_along_and_all_can_be_published_again(
+    mapped: Callable[[Topic], Mapped], kafka: Kafka, lines: list[bytes]
+) -> None:
+    """Retries that are exhausted end in a topic, from which `dead-letters retry` takes them."""
+    name, letters = make_topic(kafka, 1), make_topic(kafka, 1)
+    some = lines[:300]
+    publish(kafka, name, some)
+    here = mapped(Topic(name, len(some), len(some)))
+    here.plan(poison=[key_of(orjson.loads(some[150])).decode()])
+    where = ("--on-failure", f"kafka://{letters}")
+    done = here.deliver("--BatchSize", "100", "--MaximumRetryAttempts", "2", *where)
+    assert done["conditions"] == {"RetryAttemptsExhausted": 100}
+    assert done["errors"] == 3
+    assert messages_in(kafka, letters) == 100
+    here.plan()
+    retried = here.dead_letters("retry", *where)
+    assert retried == {"published": 100, "left_dead": 0}
+    here.deliver()
+    audit = here.audit()
+    assert (audit["dead"], audit["stored"], audit["messages"]) == (100, 300, 400)
+    assert here.store.rows_and_keys() == (300, 300)
+
+
+def test_records_that_are_too_old_are_not_sent(
+    mapped: Callable[[Topic], Mapped], kafka: Kafka, lines: list[bytes], tmp_path: Path
+) -> None:
+    name = make_topic(kafka, 2)
+    publish(kafka, name, lines[:100], time.time_ns() // 1_000_000 - HOUR_MS)
+    publish(kafka, name, lines[100:400])
+    here = mapped(Topic(name, 400, 300))
+    folder = tmp_path / "bucket"
+    done = here.deliver("--MaximumRecordAgeInSeconds", "600", "--on-failure", str(folder))
+    assert done["conditions"] == {"RecordAgeExceeded": 100}
+    assert done["delivered"] == 300
+    assert here.store.rows_and_keys() == (300, 300)
+
+
+def test_a_failure_in_the_middle_of_partition_0_does_not_hold_up_partition_1(
+    mapped: Callable[[Topic], Mapped], kafka: Kafka, good: Topic
+) -> None:
+    here = mapped(good)
+    here.plan(hold=[0, 100])
+    command = here.start(*SMALL)
+    with open_broker(kafka.url(good.name)) as broker:
+        ends = {block.partition: block.offset[-1] + 1 for block in broker.read()}
+        until(
+            lambda: all(broker.committed(here.group)[n] == ends[n] for n in ends if n != 0),
+            "the other partitions are done",
+        )
+        until(lambda: broker.committed(here.group)[0] == 100, "partition 0 is done so far")
+        assert ends[0] > 200, "too few records to hold any up"
+        here.plan()
+        until(lambda: broker.committed(here.group) == ends, "partition 0 goes on")
+    assert command.interrupt(signal.SIGTERM) < DRAIN_S
+    assert command.ended(130)["partial_failures"] > 0
+    here.prove()
+    here.in_order()
+
+
+def test_a_mapping_that_ends_in_order_or_is_killed_goes_on_where_it_was(
+    mapped: Callable[[Topic], Mapped], poison: Topic
+) -> None:
+    """Ctrl-C ends it and its function's processes within ten seconds; SIGKILL costs no reading."""
+    here = mapped(poison)
+    command = here.start(*SMALL)
+    here.wait_for_progress(command)
+    processes = here.processes(command)
+    assert processes
+    assert command.interrupt(signal.SIGINT) < DRAIN_S
+    assert command.ended(130)["delivered"] == here.committed()
+    assert not any(process.is_running() for process in processes)
+    command = here.start(*SMALL)
+    here.wait_for_progress(command, beyond=here.committed())
+    processes = here.processes(command)
+    command.kill()
+    until(lambda: not any(p.is_running() for p in processes), "the function's processes end too")
+    here.deliver()
+    here.prove()
