@@ -14,6 +14,7 @@ The first fork is the question that a caller has: again later, or never.
         ├── BrokerError          the broker refuses what is asked for
         ├── StoreError           the store refuses what is asked for
         ├── DeliveryFailed       messages were not acknowledged by the broker
+        ├── DashboardError       a board, or a query of it, is not what Grafana or a store takes
         └── BadMessage           a message that can never be stored: a dead letter
 
 Everything else that is raised is a bug and stops the run.
@@ -108,6 +109,10 @@ class BrokerError(Permanent):
 
 class StoreError(Permanent):
     """The store refuses what is asked for: locked, of another program, damaged."""
+
+
+class DashboardError(Permanent):
+    """A board, or a query of it, is not what Grafana or a store takes."""
 
 
 class DeliveryFailed(Permanent):

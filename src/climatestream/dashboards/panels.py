@@ -1,5 +1,7 @@
 """The panels: one list that the embedded page and Grafana draw from.
 
+Those that both show are here; `board_panels` adds what the boards show besides.
+
 A panel's query is written once, in CrateDB's SQL, and runs on both stores. Words that begin with
 a dollar sign are filled in by whoever asks:
 
@@ -22,7 +24,7 @@ from typing import Any, Final, Literal
 from climatestream.colors import Scale
 from climatestream.variables import Variable
 
-Board = Literal["Climate", "Pipeline", "Data quality"]
+Board = Literal["Climate", "Place", "Pipeline", "Data quality"]
 
 VARIABLE_UNIT: Final = "variable"
 """Stands for the unit in which people read the chosen variable."""
@@ -62,24 +64,23 @@ class Panel:
             parameters.append(iso(value) if isinstance(value, datetime) else value)
             return "?"
 
-        return _filled(self.sql, fill), parameters
+        return self.filled(fill), parameters
 
     def text(self, values: Mapping[str, Any]) -> str:
         """The query as it can be pasted into a console."""
-        return _filled(
-            self.sql,
-            lambda word: str(values[word]) if word in EXPRESSIONS else _literal(values[word]),
+        return self.filled(
+            lambda word: str(values[word]) if word in EXPRESSIONS else _literal(values[word])
         )
 
+    def filled(self, fill: Callable[[str], str]) -> str:
+        """The query with what `fill` makes of each word."""
+        return _WORD.sub(lambda match: fill(match[1]), self.sql)
 
-_WORD: Final = re.compile(r"\$([a-z]+)")
+
+_WORD: Final = re.compile(r"\$([a-z_]+)")
 
 EXPRESSIONS: Final = frozenset({"value", "bucket"})
 """Words that stand for SQL; all others stand for a value."""
-
-
-def _filled(sql: str, fill: Callable[[str], str]) -> str:
-    return _WORD.sub(lambda match: fill(match[1]), sql)
 
 
 def _literal(value: Any) -> str:
@@ -389,6 +390,6 @@ PANELS: Final = (
     *(RATE, LAG, LATENCY, DELAY, QUERYABLE, LETTERS),
     *(TIMES, COVERAGE, GAPS, RANGE, OUTSIDE),
 )
-"""All panels, board by board, in the order in which they are shown."""
+"""The panels of the page, board by board, in the order in which they are shown."""
 
 BY_NAME: Final[Mapping[str, Panel]] = {panel.name: panel for panel in PANELS}
