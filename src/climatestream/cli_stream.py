@@ -508,16 +508,20 @@ def init_store(
 ) -> int:
     """Make what is missing; what is there with other settings is told, not changed.
 
+    The cities of the world are kept too, by which the boards find places.
+
     The passwords of new users come from CLIMATESTREAM_WRITER_PASSWORD and
     CLIMATESTREAM_READER_PASSWORD.
     """
+    from climatestream import places
     from climatestream.stores.crate import CrateStore
     from climatestream.stores.open import open_store
 
     opened = open_store(store)
     if not isinstance(opened, CrateStore):
         with opened:
-            return _say_setup((), (), (), json_)
+            places.keep(opened)
+        return _say_setup((), (), (), json_)
     refresh_ms = (
         None if refresh_interval is None else round(units.duration_s(refresh_interval) * 1e3)
     )
@@ -529,6 +533,8 @@ def init_store(
         writer=_user(writer, "CLIMATESTREAM_WRITER_PASSWORD"),
         reader=_user(reader, "CLIMATESTREAM_READER_PASSWORD"),
     )
+    with opened:
+        places.keep(opened)
     return _say_setup(setup.created, setup.existing, setup.different, json_)
 
 

@@ -331,5 +331,16 @@ class Normals:
         return len(self.day_of_year)
 
 
+@dataclass(frozen=True)
+class Place:
+    """A city, as `demo.places` has it: ISO 3166-1 alpha-3, degrees, inhabitants."""
+
+    name: str
+    country: str
+    latitude: float
+    longitude: float
+    population: int
+
+
 Rank: TypeAlias = tuple[bool, int, int, str]
 """Which of two messages for one key is the newer: (final, published_at_ms, offset, source)."""

@@ -19,6 +19,7 @@ from climatestream.model import (
     History,
     Messages,
     Normals,
+    Place,
     Rows,
     Slice,
 )
@@ -299,6 +300,9 @@ class Store(Resource, Protocol):
 
     def keep_normals(self, normals: Normals) -> None:
         """Keep what is normal, in place of what was kept of the variable for these cells."""
+
+    def keep_places(self, places: Sequence[Place]) -> None:
+        """Keep cities; one that is there already gets its inhabitants anew."""
 
     def query(self, sql: str, parameters: Sequence[Any] = ()) -> Answer:
         """Answer a panel's query: CrateDB's SQL, reading only, `?` for parameters.

@@ -100,6 +100,11 @@ SETTINGS: Final = (
         "Address on which metrics are served.",
     ),
     Setting(
+        "map-tiles",
+        None,
+        "Map tiles below Grafana's maps: https://host/{z}/{x}/{y}.png. Without them, outlines.",
+    ),
+    Setting(
         "log-format",
         "text",
         "Log lines on standard error: text, or json.",

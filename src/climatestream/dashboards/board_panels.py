@@ -14,6 +14,8 @@ Sources of the formulas: Web Mercator (EPSG:3857), in which Geomap draws; a squa
 size is OpenLayers' regular shape: a circle's radius around the corners, with a line of 1 pixel.
 """
 
+# ruff: noqa: S608 - SQL is put together of our own pieces; what is chosen are words in it
+
 from __future__ import annotations
 
 from typing import Final
@@ -22,6 +24,8 @@ from climatestream.dashboards.panels import VARIABLE_UNIT, Board, Panel
 
 NOWHERE: Final = "none"
 """Stands for the country of readings that have none."""
+SIGMA: Final = "\u03c3"
+"""Standard deviations, as a unit."""
 NATIVE: Final = "0.0001"
 """The grid that cell ids are rounded to [degree]: each cell is a box of its own."""
 NEWEST: Final = "2200-01-01T00:00:00.000Z"
@@ -212,7 +216,7 @@ ANOMALY_MAP: Final = Panel(
     "anomaly_map",
     "Climate",
     "Anomaly of the chosen variable",
-    "σ",
+    SIGMA,
     "How far the value is from the cell's normal for the day of the year, in standard deviations "
     "of the years that the normal is made of.",
     f"""
@@ -229,8 +233,9 @@ WITH readings AS (
   FROM readings AS r JOIN {_NORMAL}
   GROUP BY 1, 2
 ), {_VIEW}
-SELECT "time", place, difference / nullif(deviation, 0.0) AS anomaly, value AS "value: $variable_name",
-  years, cells, y * $resolution AS latitude, x * $resolution AS longitude, {_SIZE}
+SELECT "time", place, difference / nullif(deviation, 0.0) AS anomaly,
+  value AS "value: $variable_name", years, cells,
+  y * $resolution AS latitude, x * $resolution AS longitude, {_SIZE}
 FROM boxes CROSS JOIN view
 WHERE difference IS NOT NULL AND deviation > 0.0
 ORDER BY x, y
@@ -349,8 +354,8 @@ def _anomaly(board: Board, where: str) -> Panel:
         board,
         "The chosen variable and its normal",
         VARIABLE_UNIT,
-        "The mean of the cells, and the mean, 10th and 90th percentile of their normals for the day "
-        "of the year.",
+        "The mean of the cells, and the mean, 10th and 90th percentile of their normals for the "
+        "day of the year.",
         f"""
 WITH times AS (
   SELECT date_bin($bucket, "timestamp", 0) AS "time", extract(doy FROM "timestamp") AS day,
@@ -407,7 +412,10 @@ GROUP BY low, width, bar ORDER BY bar
 """,
 )
 
-SECTORS: Final = "N NNE NE ENE E ESE SE SSE S SSW SW WSW W WNW NW NNW".split()
+SECTORS: Final = (
+    *("N", "NNE", "NE", "ENE", "E", "ESE", "SE", "SSE"),
+    *("S", "SSW", "SW", "WSW", "W", "WNW", "NW", "NNW"),
+)
 SPEEDS: Final = (
     ("below 2 m/s", 0.0, 2.0),
     ("2 to 4", 2.0, 4.0),
@@ -627,8 +635,12 @@ WITH times AS (
   FROM days CROSS JOIN whole
 )
 SELECT week AS "week of",
-  {", ".join(f'max(CASE WHEN weekday = {n}.0 THEN coverage END) AS "{name}"'
-             for n, name in enumerate(WEEKDAYS))}
+  {
+        ", ".join(
+            f'max(CASE WHEN weekday = {n}.0 THEN coverage END) AS "{name}"'
+            for n, name in enumerate(WEEKDAYS)
+        )
+    }
 FROM shares GROUP BY week ORDER BY week
 """,
 )

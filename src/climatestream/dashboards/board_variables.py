@@ -4,6 +4,8 @@ The unseen ones (`unit`, `convert`, `field`, ...) are queries too, so that a cha
 or of a unit reaches every panel: Grafana asks those anew that name a variable that changed.
 """
 
+# ruff: noqa: S608 - SQL is put together of our own names; what is chosen are variables in it
+
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -169,7 +171,8 @@ DATASET: Final = _query(
 COUNTRY: Final = _query(
     "country",
     "Country",
-    f"""SELECT coalesce(country, '{NOWHERE}') AS "__text", coalesce(country, '{NOWHERE}') AS "__value"
+    f"""SELECT coalesce(country, '{NOWHERE}') AS "__text",
+      coalesce(country, '{NOWHERE}') AS "__value"
     FROM demo.climate_data WHERE dataset = ${{dataset:sqlstring}}
     GROUP BY coalesce(country, '{NOWHERE}') ORDER BY 1""",
     description="ISO 3166-1 alpha-3; none: at sea, or not looked up.",
@@ -238,7 +241,8 @@ FIELD: Final = _query(
     "field",
     "The variable in the store",
     f"""SELECT CASE ${{variable:sqlstring}} WHEN 'wind_speed' THEN '{_WIND_TEXT}'
-      ELSE 'data[''' || replace(${{variable:sqlstring}}, '''', '''''') || ''']' END AS "__value" """,
+      ELSE 'data[''' || replace(${{variable:sqlstring}}, '''', '''''') || ''']'
+      END AS "__value" """,
     hidden=True,
 )
 

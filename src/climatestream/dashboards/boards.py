@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final
-
-from grafana_foundation_sdk.models import dashboard as models
+from typing import TYPE_CHECKING, Any, Final
 
 from climatestream.dashboards import board_panels as more
 from climatestream.dashboards import board_variables as chosen
 from climatestream.dashboards import geomap, panels, visuals
 from climatestream.dashboards.geomap import PANEL_HEIGHT, world_map
 from climatestream.dashboards.visuals import RANGE, color, link, series, stat, steps, table
+
+if TYPE_CHECKING:
+    from grafana_foundation_sdk.models import dashboard as models
 
 TAG: Final = "climatestream"
 CLIMATE: Final = "climatestream-climate"
@@ -21,6 +22,7 @@ PIPELINE: Final = "climatestream-pipeline"
 QUALITY: Final = "climatestream-quality"
 
 NO_TIME: Final = "No reading up to this time: another dataset or country?"
+NO_PLACE: Final = "No cell lies in the place: a larger radius, or another polygon?"
 NO_NORMAL: Final = (
     "No normal for this dataset and variable: `climatestream normals` computes them from readings "
     "of several years."
@@ -129,19 +131,32 @@ def _normal(panel: panels.Panel) -> models.Panel:
         band=("p10", "p90"),
         names={
             "value": {"color": color("fixed", "#fbbc62")},
-            "normal": {"color": color("fixed", "#b5a2e0"), "custom__lineStyle": {"fill": "dash", "dash": [6, 4]}},
-            "p10": {"displayName": "10 % of years below", "color": color("fixed", "#7456b9"), "custom__lineWidth": 0},
-            "p90": {"displayName": "10 % of years above", "color": color("fixed", "#7456b9"), "custom__lineWidth": 0},
+            "normal": {
+                "color": color("fixed", "#b5a2e0"),
+                "custom__lineStyle": {"fill": "dash", "dash": [6, 4]},
+            },
+            "p10": {
+                "displayName": "10 % of years below",
+                "color": color("fixed", "#7456b9"),
+                "custom__lineWidth": 0,
+            },
+            "p90": {
+                "displayName": "10 % of years above",
+                "color": color("fixed", "#7456b9"),
+                "custom__lineWidth": 0,
+            },
         },
     )
 
 
 def climate(tiles: str | None = None) -> Board:
     """Maps and series of a country."""
-    step = {
+    step: dict[str, dict[str, Any]] = {
         name: {
             "unit": "dateTimeAsIso" if name == "shown" else "string",
-            "links": [link(said, to_climate("${__value.raw}" if name != "newest" else more.NEWEST))],
+            "links": [
+                link(said, to_climate("${__value.raw}" if name != "newest" else more.NEWEST))
+            ],
         }
         for name, said in (
             ("earlier", "The stored time before"),
@@ -208,13 +223,14 @@ def climate(tiles: str | None = None) -> Board:
                                 visuals.override(
                                     "anomaly",
                                     displayName="Anomaly",
-                                    unit="suffix: σ",
+                                    unit=f"suffix: {more.SIGMA}",
                                     decimals=1,
                                     thresholds=_SIGMA,
                                 )
                             ],
-                            title="${variable:text}: how far from normal, in standard deviations",
-                            unit="suffix: σ",
+                            title="${variable:text}: standard deviations from normal "
+                            "(value in ${unit})",
+                            unit=f"suffix: {more.SIGMA}",
                             tiles=tiles,
                             no_data=NO_NORMAL,
                         ),
@@ -276,7 +292,7 @@ def place(tiles: str | None = None) -> Board:
                             title=f"{CHOSEN}: the place at the time shown",
                             unit="none",
                             tiles=tiles,
-                            no_data="No cell lies in the place: a larger radius, or another polygon?",
+                            no_data=NO_PLACE,
                         ),
                     ),
                     (
@@ -371,23 +387,80 @@ def pipeline(_: str | None = None) -> Board:
             Strip(
                 4,
                 [
-                    (12, stat(more.TOTALS, "short", title="Readings, dead letters and errors in the span", no_data=NO_PIPELINE)),
-                    (6, stat(panels.DELAY, "ms", title="Published to stored at the newest time, by two clocks", decimals=0)),
-                    (6, stat(panels.QUERYABLE, "ms", title="Published until a query finds it", decimals=0, no_data="No consumer polls for what it has stored.")),
+                    (
+                        12,
+                        stat(
+                            more.TOTALS,
+                            "short",
+                            title="Readings, dead letters and errors in the span",
+                            no_data=NO_PIPELINE,
+                        ),
+                    ),
+                    (
+                        6,
+                        stat(
+                            panels.DELAY,
+                            "ms",
+                            title="Published to stored at the newest time, by two clocks",
+                            decimals=0,
+                        ),
+                    ),
+                    (
+                        6,
+                        stat(
+                            panels.QUERYABLE,
+                            "ms",
+                            title="Published until a query finds it",
+                            decimals=0,
+                            no_data="No consumer polls for what it has stored.",
+                        ),
+                    ),
                 ],
             ),
             Strip(
                 9,
                 [
-                    (12, series(panels.RATE, "suffix: /s", title="Readings a second, of all consumers", no_data=NO_PIPELINE, interval="5s", calcs=["mean", "max"], low=0)),
-                    (12, series(more.LAGS, "short", title="Messages behind, by partition", no_data=NO_LAG, interval="5s", calcs=["lastNotNull", "max"], low=0)),
+                    (
+                        12,
+                        series(
+                            panels.RATE,
+                            "suffix: /s",
+                            title="Readings a second, of all consumers",
+                            no_data=NO_PIPELINE,
+                            interval="5s",
+                            calcs=["mean", "max"],
+                            low=0,
+                        ),
+                    ),
+                    (
+                        12,
+                        series(
+                            more.LAGS,
+                            "short",
+                            title="Messages behind, by partition",
+                            no_data=NO_LAG,
+                            interval="5s",
+                            calcs=["lastNotNull", "max"],
+                            low=0,
+                        ),
+                    ),
                 ],
                 "Flow",
             ),
             Strip(
                 9,
                 [
-                    (8, series(panels.LATENCY, "ms", title="Published to stored by minute: p50, p95 and p99 of the slowest partition", no_data=NO_PIPELINE, interval="1m", low=0)),
+                    (
+                        8,
+                        series(
+                            panels.LATENCY,
+                            "ms",
+                            title="Published to stored by minute: p50, p95, p99 of the slowest partition",
+                            no_data=NO_PIPELINE,
+                            interval="1m",
+                            low=0,
+                        ),
+                    ),
                     (8, series(more.BATCH_TIME, "ms", no_data=NO_PIPELINE, interval="5s", low=0)),
                     (8, series(more.BATCHES, "short", no_data=NO_PIPELINE, interval="5s", low=0)),
                 ],
@@ -396,17 +469,74 @@ def pipeline(_: str | None = None) -> Board:
             Strip(
                 9,
                 [
-                    (8, series(more.ERRORS, "short", title="Times that the store did not take a batch", no_data=NO_PIPELINE, interval="5s", bars=True, stacked=True, low=0)),
-                    (8, series(more.LETTERS_OVER_TIME, "short", title="Dead letters by reason over time", no_data=NO_LETTERS, interval="5s", bars=True, stacked=True, low=0)),
-                    (8, table(panels.LETTERS, "short", title="Dead letters by reason, of all time", no_data="No dead letter.", columns={"newest": {"unit": "dateTimeAsIso"}, "letters": {"color": color("thresholds"), "thresholds": dead}})),
+                    (
+                        8,
+                        series(
+                            more.ERRORS,
+                            "short",
+                            title="Times that the store did not take a batch",
+                            no_data=NO_PIPELINE,
+                            interval="5s",
+                            bars=True,
+                            stacked=True,
+                            low=0,
+                        ),
+                    ),
+                    (
+                        8,
+                        series(
+                            more.LETTERS_OVER_TIME,
+                            "short",
+                            title="Dead letters by reason over time",
+                            no_data=NO_LETTERS,
+                            interval="5s",
+                            bars=True,
+                            stacked=True,
+                            low=0,
+                        ),
+                    ),
+                    (
+                        8,
+                        table(
+                            panels.LETTERS,
+                            "short",
+                            title="Dead letters by reason, of all time",
+                            no_data="No dead letter.",
+                            columns={
+                                "newest": {"unit": "dateTimeAsIso"},
+                                "letters": {"color": color("thresholds"), "thresholds": dead},
+                            },
+                        ),
+                    ),
                 ],
                 "What went wrong",
             ),
             Strip(
                 9,
                 [
-                    (12, table(more.NEWEST_LETTERS, "none", no_data=NO_LETTERS, columns={"buried": {"unit": "dateTimeAsIso"}, "retried": {"unit": "dateTimeAsIso", "noValue": "no"}})),
-                    (12, series(more.ARRIVALS, "short", title="Readings by the minute in which they were stored", bars=True, stacked=True, low=0)),
+                    (
+                        12,
+                        table(
+                            more.NEWEST_LETTERS,
+                            "none",
+                            no_data=NO_LETTERS,
+                            columns={
+                                "buried": {"unit": "dateTimeAsIso"},
+                                "retried": {"unit": "dateTimeAsIso", "noValue": "no"},
+                            },
+                        ),
+                    ),
+                    (
+                        12,
+                        series(
+                            more.ARRIVALS,
+                            "short",
+                            title="Readings by the minute in which they were stored",
+                            bars=True,
+                            stacked=True,
+                            low=0,
+                        ),
+                    ),
                 ],
             ),
         ],
@@ -416,34 +546,93 @@ def pipeline(_: str | None = None) -> Board:
 def quality(_: str | None = None) -> Board:
     """What is missing, and what can't be right."""
     moments = {
-        name: {"unit": "dateTimeAsIso"} for name in ("oldest", "newest", "newest final", "from", "to", "time")
+        name: {"unit": "dateTimeAsIso"}
+        for name in ("oldest", "newest", "newest final", "from", "to", "time")
     }
     return Board(
         QUALITY,
         "Data quality",
-        "Which days are whole, where times are missing, what is not plausible, what is preliminary.",
+        "Which days are whole, which times are missing, what is implausible, what is preliminary.",
         "now-30d",
         "1m",
         [*chosen.CHOSEN, *chosen.UNSEEN, chosen.LOW, chosen.HIGH],
         [
             Strip(
                 4,
-                [(24, table(more.FRESHNESS, "short", columns=moments))],
+                [
+                    (
+                        24,
+                        table(
+                            more.FRESHNESS,
+                            "short",
+                            columns={
+                                name: moments[name] for name in ("oldest", "newest", "newest final")
+                            },
+                        ),
+                    )
+                ],
             ),
             Strip(
                 9,
                 [
-                    (12, table(more.CALENDAR, "percent", title="${variable:text}: coverage by day, in % of a whole day", colored=True, thresholds=_COVERED, decimals=0, columns={"week of": {"unit": "dateTimeAsLocalNoDateIfToday", "custom__cellOptions": {"type": "auto"}}})),
-                    (12, series(panels.TIMES, "short", title="Cells with a reading, at each time", low=0)),
+                    (
+                        12,
+                        table(
+                            more.CALENDAR,
+                            "percent",
+                            title="${variable:text}: coverage by day, in % of a whole day",
+                            colored=True,
+                            thresholds=_COVERED,
+                            decimals=0,
+                            columns={
+                                "week of": {
+                                    "unit": "dateTimeAsLocalNoDateIfToday",
+                                    "custom__cellOptions": {"type": "auto"},
+                                }
+                            },
+                        ),
+                    ),
+                    (
+                        12,
+                        series(
+                            panels.TIMES, "short", title="Cells with a reading, at each time", low=0
+                        ),
+                    ),
                 ],
                 "Coverage",
             ),
             Strip(
                 9,
                 [
-                    (8, table(panels.GAPS, "dtdurations", title="Gaps: the next time is later than one and a half steps", no_data="No gap in this span.", columns={name: moments[name] for name in ("from", "to")})),
-                    (8, stat(panels.RANGE, "none", title=f"{CHOSEN}: values, and those outside the plausible range", units={"values": "short", "outside": "short"})),
-                    (8, table(panels.OUTSIDE, "none", title=f"{CHOSEN}: cells outside the plausible range, newest first", no_data="Every value is plausible.", columns={"time": moments["time"]})),
+                    (
+                        8,
+                        table(
+                            panels.GAPS,
+                            "dtdurations",
+                            title="Gaps: the next time is later than one and a half steps",
+                            no_data="No gap in this span.",
+                            columns={name: moments[name] for name in ("from", "to")},
+                        ),
+                    ),
+                    (
+                        8,
+                        stat(
+                            panels.RANGE,
+                            "none",
+                            title=f"{CHOSEN}: values, and those outside the plausible range",
+                            units={"values": "short", "outside": "short"},
+                        ),
+                    ),
+                    (
+                        8,
+                        table(
+                            panels.OUTSIDE,
+                            "none",
+                            title=f"{CHOSEN}: cells outside the plausible range, newest first",
+                            no_data="Every value is plausible.",
+                            columns={"time": moments["time"]},
+                        ),
+                    ),
                 ],
                 "Gaps and implausible values",
             ),
@@ -451,7 +640,14 @@ def quality(_: str | None = None) -> Board:
                 9,
                 [
                     (12, series(more.PRELIMINARY, "short", stacked=True, low=0)),
-                    (12, series(more.PRELIMINARY_DAYS, "none", title=f"{CHOSEN}: mean of preliminary and of final readings")),
+                    (
+                        12,
+                        series(
+                            more.PRELIMINARY_DAYS,
+                            "none",
+                            title=f"{CHOSEN}: mean of preliminary and of final readings",
+                        ),
+                    ),
                 ],
                 "Preliminary against final",
             ),

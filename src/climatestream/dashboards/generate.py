@@ -6,11 +6,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
-from climatestream.dashboards import alerts
+from climatestream.dashboards import alerts, grafana
 from climatestream.errors import UsageError
 
 FOLDER: Final = Path("deploy/grafana")
 ALERTING: Final = "provisioning/alerting"
+BOARDS: Final = "boards"
 
 
 def files(given: Mapping[str, str | None] | None = None) -> dict[str, bytes]:
@@ -19,13 +20,17 @@ def files(given: Mapping[str, str | None] | None = None) -> dict[str, bytes]:
     Parameters
     ----------
     given
-        By name, what the settings of alerts are; the rest have their defaults.
+        By name, what the settings of alerts and maps are; the rest have their defaults.
     """
     given = given or {}
-    made = alerts.files(
+    rules = alerts.files(
         given, email=bool(given.get("alert-email")), webhook=bool(given.get("alert-webhook"))
     )
-    return {f"{ALERTING}/{name}": content for name, content in made.items()}
+    boards = grafana.build(given.get("map-tiles"))
+    return {
+        **{f"{ALERTING}/{name}": content for name, content in rules.items()},
+        **{f"{BOARDS}/{name}": text.encode() for name, text in boards.items()},
+    }
 
 
 def build(folder: Path, made: Mapping[str, bytes]) -> list[str]:

@@ -11,6 +11,7 @@ What was read in Grafana 12.3's source is in docs/decisions/grafana-boards.md.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any, Final
 
 from grafana_foundation_sdk.models import common, geomap
@@ -70,7 +71,7 @@ def thresholds(scale: Scale, factor: float = 1.0, offset: float = 0.0) -> dict[s
     """A scale as steps: two for each pair of its knots, each with the colour of its middle."""
     knots = scale.knots
     values = [knots[0]]
-    for low, high in zip(knots, knots[1:], strict=False):
+    for low, high in pairwise(knots):
         values += [(low + high) / 2.0, high]
     last = len(values) - 1
     pairs = [
@@ -93,7 +94,9 @@ def _blend(stops: Sequence[str], position: float) -> str:
     return "#" + "".join(f"{value:02x}" for value in mixed)
 
 
-def _style(symbol: str, *, size: str, paint: str | None, fixed: str, turn: str = "") -> dict[str, Any]:
+def _style(
+    symbol: str, *, size: str, paint: str | None, fixed: str, turn: str = ""
+) -> dict[str, Any]:
     return {
         "symbol": {"mode": "fixed", "fixed": symbol},
         "symbolAlign": {"horizontal": "center", "vertical": "center"},

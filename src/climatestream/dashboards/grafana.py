@@ -1,18 +1,14 @@
-"""The boards as Grafana's JSON, which `deploy/grafana/boards` holds and Grafana provisions."""
+"""The boards as Grafana's JSON, which `deploy/grafana/boards` holds for Grafana to load."""
 
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any, Final
 
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
 from grafana_foundation_sdk.models import dashboard as models
 
 from climatestream.dashboards.boards import TAG, Board, Strip, all_boards
-
-FOLDER: Final = Path("deploy/grafana/boards")
-"""Where the boards are checked in, from the top of the repository."""
 
 SCHEMA: Final = 42
 """Version of the v1 dashboard's JSON, as Grafana 12.3 writes it."""

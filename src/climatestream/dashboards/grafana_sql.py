@@ -45,7 +45,9 @@ BUILT_IN: Final = frozenset({"__interval", "__interval_ms", "__from", "__to", "_
 FORMATS: Final = frozenset({"raw", "sqlstring", "text", "queryparam", "percentencode"})
 """Formats of variables that our boards use."""
 
-VARIABLE: Final = re.compile(r"\$\{(\w+)(?:\.[\w.]+)?(?::([\w:]+))?\}|\$(\w+)|\[\[(\w+)(?::(\w+))?\]\]")
+VARIABLE: Final = re.compile(
+    r"\$\{(\w+)(?:\.[\w.]+)?(?::([\w:]+))?\}|\$(\w+)|\[\[(\w+)(?::(\w+))?\]\]"
+)
 _CALL: Final = re.compile(r"\$(__\w+)\(((?:[^()']|'[^']*')*)\)")
 
 

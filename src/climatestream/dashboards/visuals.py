@@ -198,8 +198,7 @@ def series(
         about(panel, title, unit, no_data),
         [Sql(grafana_sql(panel), form="time_series")],
         options={
-            "legend": _LEGEND
-            | {"calcs": list(calcs), "displayMode": "table" if calcs else "list"},
+            "legend": _LEGEND | {"calcs": list(calcs), "displayMode": "table" if calcs else "list"},
             "tooltip": {"mode": "multi", "sort": "none"},
         },
         custom=custom,

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 import time
+from dataclasses import astuple
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final, Self
 
@@ -53,6 +54,7 @@ from climatestream.stores.schema import (
     DEAD_LETTERS,
     NORMALS,
     PIPELINE,
+    PLACES,
     READINGS,
     RETENTION,
     Table,
@@ -63,7 +65,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from types import TracebackType
 
-    from climatestream.model import Normals, Rows
+    from climatestream.model import Normals, Place, Rows
     from climatestream.ports import Description, PipelineRow
 
 _TYPES_OF_COLUMNS: Final = {column: kind for kind, column in FIELD_TYPES.items()}
@@ -494,6 +496,11 @@ class CrateStore:
             if column.name not in NORMALS.key
         }
         self._keep(NORMALS, list(zip(*columns, strict=True)), set_=set_)
+
+    def keep_places(self, places: Sequence[Place]) -> None:
+        """Keep cities; one that is there already gets its inhabitants anew."""
+        rows = [astuple(place) for place in places]
+        self._keep(PLACES, rows, set_={"population": "excluded.population"})
 
     # ---------------------------------------------------------------------------- queries
 

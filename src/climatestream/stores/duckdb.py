@@ -10,7 +10,7 @@ other, queries run beside them and see the last commit.
 from __future__ import annotations
 
 import time
-from dataclasses import replace
+from dataclasses import astuple, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self
 
@@ -33,6 +33,7 @@ from climatestream.stores.schema import (
     FIELDS,
     NORMALS,
     PIPELINE,
+    PLACES,
     READINGS,
     RETENTION,
     Column,
@@ -45,7 +46,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
     from types import TracebackType
 
-    from climatestream.model import Normals, Rows
+    from climatestream.model import Normals, Place, Rows
     from climatestream.ports import Description, PipelineRow
 
 _SQL_TYPES: Final[dict[FieldType, str]] = {
@@ -346,6 +347,14 @@ class DuckDBStore:
             )
             connection.register("incoming", ArrowStream(incoming))
             connection.execute(f"INSERT INTO {table_name(NORMALS)} SELECT * FROM incoming")
+
+    def keep_places(self, places: Sequence[Place]) -> None:
+        """Keep cities; one that is there already gets its inhabitants anew."""
+        if not places:
+            return
+        with self._file.writing() as connection:
+            incoming = _frame(PLACES, [astuple(place) for place in places])
+            _upsert(connection, PLACES, incoming, when="s.population <> t.population")
 
     # ---------------------------------------------------------------------------- queries
 

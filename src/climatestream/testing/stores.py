@@ -20,7 +20,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from climatestream.errors import StoreError, StoreUnavailable
-from climatestream.model import DeadLetter, Normals
+from climatestream.model import DeadLetter, Normals, Place
 from climatestream.ports import HISTORY_ROWS, Description, PipelineRow, Refusal
 from climatestream.testing.rows import NOON_MS, Form, Reading, Value, colliding_readings, rows
 
@@ -540,6 +540,28 @@ class StoreTests:
             ("c", 366, "1991-2020", 1, 2.0, None, 1.1, 1.2, 1.3),
         ]
 
+    # --------------------------------------------------------------------------- places
+
+    def test_places_are_kept_once_with_their_newest_inhabitants(self, place: Any) -> None:
+        cities = [
+            Place("Berlin", "DEU", 52.5244, 13.4105, 3_426_354),
+            Place("Frankfurt", "DEU", 50.1155, 8.6842, 650_000),
+            Place("Frankfurt", "DEU", 52.3471, 14.5506, 51_691),
+        ]
+        with self.store(place) as store:
+            store.keep_places(cities)
+            store.keep_places([])
+            store.keep_places([replace(cities[0], population=4_000_000), cities[1]])
+            found = store.query(
+                "SELECT name, country, latitude, longitude, population FROM demo.places "
+                "ORDER BY population DESC"
+            ).rows
+        assert found == [
+            ("Berlin", "DEU", 52.5244, 13.4105, 4_000_000),
+            ("Frankfurt", "DEU", 50.1155, 8.6842, 650_000),
+            ("Frankfurt", "DEU", 52.3471, 14.5506, 51_691),
+        ]
+
     # ---------------------------------------------------------------------- bookkeeping
 
     def test_the_newest_description_of_a_variable_stays(self, place: Any) -> None:
@@ -784,6 +806,9 @@ class WrappedStore:
 
     def keep_normals(self, normals: Normals) -> None:
         self._pass("keep_normals", normals)
+
+    def keep_places(self, places: Sequence[Place]) -> None:
+        self._pass("keep_places", places)
 
     def query(self, sql: str, parameters: Sequence[Any] = ()) -> Answer:
         answer: Answer = self._pass("query", sql, parameters)
