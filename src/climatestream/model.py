@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 
 if TYPE_CHECKING:
     import numpy as np
@@ -331,8 +331,7 @@ class Normals:
         return len(self.day_of_year)
 
 
-@dataclass(frozen=True)
-class Place:
+class Place(NamedTuple):
     """A city, as `demo.places` has it: ISO 3166-1 alpha-3, degrees, inhabitants."""
 
     name: str

@@ -273,7 +273,7 @@ PLACE: Final = _query(
 RADIUS: Final = _choice(
     "radius",
     "Radius",
-    tuple((f"{km} km", str(km)) for km in (50, 10, 25, 100, 200, 500)),
+    tuple((f"{km} km", str(km)) for km in (50, 10, 25, 100, 200)),
     "Cells up to this far from the city.",
 )
 POLYGON: Final = _text(

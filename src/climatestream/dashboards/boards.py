@@ -455,7 +455,7 @@ def pipeline(_: str | None = None) -> Board:
                         series(
                             panels.LATENCY,
                             "ms",
-                            title="Published to stored by minute: p50, p95, p99 of the slowest partition",
+                            title="Published to stored by minute: p50, p95, p99 of the slowest",
                             no_data=NO_PIPELINE,
                             interval="1m",
                             low=0,

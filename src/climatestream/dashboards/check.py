@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path, PurePath
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import numpy as np
 
@@ -85,13 +85,13 @@ def _differences(folder: Path, made: Mapping[str, bytes]) -> Iterator[str]:
             yield f"{path} is no board of ours: delete it"
 
 
-def run(board: Any, store: Store, now: datetime) -> list[str]:
-    """What is wrong with the answers of a store to a board, once with each unit of a quantity."""
+def run(board: Any, store: Store, now: datetime, choices: Sequence[Choice] = ()) -> list[str]:
+    """What is wrong with the answers of a store to a board, with one choice after the other."""
     found: list[str] = []
     time = runs.span(board, now)
     seen: dict[str, set[str]] = {}
     answered: dict[str, dict[str, Sequence[str]]] = {}
-    for chosen, filled in _choices(board):
+    for chosen, filled in choices or choices_of(board):
         try:
             values = runs.resolve(board, store.query, time, chosen)
             for query in runs.queries(board, values, time):
@@ -117,8 +117,12 @@ def run(board: Any, store: Store, now: datetime) -> list[str]:
     return found
 
 
-def _choices(board: Any) -> list[tuple[dict[str, str], bool]]:
-    """What is chosen, run after run, and whether every panel must then have rows.
+Choice: TypeAlias = tuple[dict[str, str], bool]
+"""Values of some variables, and whether every panel must have rows with them."""
+
+
+def choices_of(board: Any) -> list[Choice]:
+    """What is chosen, run after run.
 
     Every option of what has several comes once. Of other variables there are no normals, and
     nothing that is not plausible.
@@ -129,16 +133,16 @@ def _choices(board: Any) -> list[tuple[dict[str, str], bool]]:
         if variable["type"] == "custom"
     }
     most = max(map(len, options.values()), default=1)
-    runs_: list[tuple[dict[str, str], bool]] = [
+    found: list[Choice] = [
         ({name: values[min(n, len(values) - 1)] for name, values in options.items()}, True)
         for n in range(most)
     ]
     names = {variable["name"] for variable in board["templating"]["list"]}
     if "variable" in names:
-        runs_ += [({"variable": "wind_speed"}, False), ({"variable": "pressure"}, False)]
+        found += [({"variable": "wind_speed"}, False), ({"variable": "pressure"}, False)]
     if "polygon" in names:
-        runs_.append(({"polygon": "POLYGON((13 52, 14 52, 14 53, 13 53, 13 52))"}, True))
-    return runs_
+        found.append(({"polygon": "POLYGON((13 52, 14 52, 14 53, 13 53, 13 52))"}, True))
+    return found
 
 
 # ----------------------------------------------------------------------------------- the store

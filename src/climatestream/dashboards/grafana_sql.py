@@ -80,6 +80,8 @@ def _variable(match: re.Match[str], variables: Mapping[str, Value], time: Range)
         return match[0]
     if name == "__interval_ms":
         return str(time.interval_ms)
+    if name == "__interval":
+        return f"{max(1, time.interval_ms // 1000)}s"
     if name not in variables:
         raise DashboardError(f"{match[0]} names no variable of the board: {', '.join(variables)}")
     value = variables[name]
@@ -104,7 +106,7 @@ def _macro(name: str, arguments: str, time: Range) -> str:
         return end
     if name == "__timeGroup":
         column, width = (part.strip() for part in arguments.split(",")[:2])
-        seconds = _seconds(width.strip("'"), time)
+        seconds = _seconds(width.strip("'"))
         return f"floor(extract(epoch from {column})/{seconds})*{seconds}"
     raise DashboardError(f"the macro ${name} is none that we use: {', '.join(sorted(USED))}")
 
@@ -113,9 +115,7 @@ USED: Final = ("$__timeFilter", "$__timeFrom", "$__timeTo", "$__timeGroup", "$__
 _UNITS_S: Final = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
 
 
-def _seconds(width: str, time: Range) -> int:
-    if width == "$__interval":
-        return max(1, time.interval_ms // 1000)
+def _seconds(width: str) -> int:
     found = re.fullmatch(r"(\d+)([smhd])", width)
     if found is None:
         raise DashboardError(f"$__timeGroup takes a width such as 5m, got {width!r}")

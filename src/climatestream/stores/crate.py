@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import astuple
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final, Self
 
@@ -499,8 +498,7 @@ class CrateStore:
 
     def keep_places(self, places: Sequence[Place]) -> None:
         """Keep cities; one that is there already gets its inhabitants anew."""
-        rows = [astuple(place) for place in places]
-        self._keep(PLACES, rows, set_={"population": "excluded.population"})
+        self._keep(PLACES, places, set_={"population": "excluded.population"})
 
     # ---------------------------------------------------------------------------- queries
 

@@ -10,7 +10,7 @@ other, queries run beside them and see the last commit.
 from __future__ import annotations
 
 import time
-from dataclasses import astuple, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self
 
@@ -353,7 +353,7 @@ class DuckDBStore:
         if not places:
             return
         with self._file.writing() as connection:
-            incoming = _frame(PLACES, [astuple(place) for place in places])
+            incoming = _frame(PLACES, list(places))
             _upsert(connection, PLACES, incoming, when="s.population <> t.population")
 
     # ---------------------------------------------------------------------------- queries

@@ -551,7 +551,7 @@ class StoreTests:
         with self.store(place) as store:
             store.keep_places(cities)
             store.keep_places([])
-            store.keep_places([replace(cities[0], population=4_000_000), cities[1]])
+            store.keep_places([cities[0]._replace(population=4_000_000), cities[1]])
             found = store.query(
                 "SELECT name, country, latitude, longitude, population FROM demo.places "
                 "ORDER BY population DESC"
