@@ -7,7 +7,7 @@ FILES ?=
 
 COMPOSE := docker compose --file deploy/compose.yaml
 
-.PHONY: help demo stack stack-check stack-down env env-grib test test-grib test-services test-faults test-page lambda check format bench lock docs countries screenshot
+.PHONY: help demo stack stack-check stack-down env env-grib test test-grib test-services test-faults test-page lambda check format bench lock docs countries places screenshot
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -94,6 +94,9 @@ lock: env ## the lock files, from pyproject.toml
 		--output-file deploy/requirements.lock pyproject.toml
 	echo hatchling | $(BIN)/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 --no-header \
 		--no-emit-index-url --constraint requirements.lock --output-file deploy/requirements-build.lock -
+
+places: env ## the cities of the world, from GeoNames
+	$(BIN)/python scripts/make_places.py
 
 countries: env ## the outlines of countries, from Natural Earth
 	$(BIN)/python scripts/make_countries.py

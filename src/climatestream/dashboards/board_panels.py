@@ -250,17 +250,19 @@ TIME_SHOWN: Final = Panel(
     "Time of the maps",
     "",
     "The newest stored time up to the chosen one. The times beside it are links: they step through "
-    "the stored times, however far apart they are.",
+    "the stored times of the span, however far apart they are.",
     f"""
 WITH shown AS (
   SELECT {_SHOWN} AS "time"
 )
 SELECT
   (SELECT date_format('%Y-%m-%dT%H:%i:%s.000Z', max("timestamp")) FROM demo.climate_data
-    WHERE dataset = $dataset AND "timestamp" < (SELECT "time" FROM shown)) AS "earlier",
+    WHERE dataset = $dataset AND "timestamp" >= $from
+      AND "timestamp" < (SELECT "time" FROM shown)) AS "earlier",
   (SELECT "time" FROM shown) AS "shown",
   (SELECT date_format('%Y-%m-%dT%H:%i:%s.000Z', min("timestamp")) FROM demo.climate_data
-    WHERE dataset = $dataset AND "timestamp" > (SELECT "time" FROM shown)) AS "later",
+    WHERE dataset = $dataset AND "timestamp" <= $to
+      AND "timestamp" > (SELECT "time" FROM shown)) AS "later",
   'newest' AS "newest"
 """,
 )

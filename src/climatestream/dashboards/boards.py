@@ -169,7 +169,7 @@ def climate(tiles: str | None = None) -> Board:
         CLIMATE,
         "Climate",
         "Temperature, pressure and wind of a country: maps of one time, and series over the span.",
-        "now-7d",
+        "now-6h",
         "30s",
         [*chosen.CHOSEN, chosen.RESOLUTION, chosen.AT, *chosen.UNSEEN],
         [
@@ -267,7 +267,7 @@ def place(tiles: str | None = None) -> Board:
         PLACE,
         "Place",
         "A city with a radius, or a polygon: its series, distribution, wind rose and extremes.",
-        "now-7d",
+        "now-6h",
         "30s",
         [
             *chosen.CHOSEN,

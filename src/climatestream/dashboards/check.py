@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 REGION: Final = "west=13,south=52.2,east=14,north=52.9"
 """Berlin and what is east of it: the largest city of the country must have cells around it."""
 DAYS: Final = 7
-STEP: Final = "6h"
+STEP: Final = "1h"
 PRELIMINARY_DAYS: Final = 2
 YEARS: Final = 3
 """Years that the normals are of: averages, in WMO's words, but of the same tables."""
