@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from base64 import b64encode
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -88,9 +88,21 @@ def block(
     )
 
 
-def failed(answer: dict[str, Any]) -> dict[str, int]:
-    """By topic-partition, the offset that an answer names; each partition is named once."""
-    items = [item["itemIdentifier"] for item in answer["batchItemFailures"]]
-    by_partition = {item["partition"]: item["offset"] for item in items}
-    assert len(by_partition) == len(items)
-    return by_partition
+def invoke(
+    function: Callable[[dict[str, Any], Context], Any],
+    sent: dict[str, Any],
+    context: Context | None = None,
+) -> dict[str, int]:
+    """By topic-partition, the first offset that the answer names; all after it are named too."""
+    answer = orjson.loads(orjson.dumps(function(sent, context or Context())))
+    assert set(answer) == {"batchItemFailures"}
+    named: dict[str, list[int]] = {}
+    for item in answer["batchItemFailures"]:
+        identifier = item["itemIdentifier"]
+        assert set(item) == {"itemIdentifier"}
+        assert set(identifier) == {"topic-partition", "offset"}
+        named.setdefault(identifier["topic-partition"], []).append(identifier["offset"])
+    for name, offsets in named.items():
+        all_of_it = [record["offset"] for record in sent["records"][name]]
+        assert offsets == all_of_it[all_of_it.index(offsets[0]) :]
+    return {name: offsets[0] for name, offsets in named.items()}

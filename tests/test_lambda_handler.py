@@ -25,7 +25,7 @@ from climatestream.model import Messages
 from climatestream.stores import crate_http
 from tests.crate_answers import BY_NAME
 from tests.crate_double import CrateDouble, Reply, Request
-from tests.lambda_events import Context, block, event, failed, message
+from tests.lambda_events import Context, block, event, invoke, message
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -148,9 +148,9 @@ def test_a_store_that_is_away_has_every_partition_sent_again_from_its_first_offs
 ) -> None:
     double.script(BY_NAME["a proxy's 503"], statement="", times=1_000)
     sent = event(readings(3, 0, first=40), readings(2, 1, first=7))
-    assert failed(function(sent, Context())) == {"climate-0": 40, "climate-1": 7}
+    assert invoke(function, sent) == {"climate-0": 40, "climate-1": 7}
     double.scripts.clear()
-    assert failed(function(sent, Context())) == {}
+    assert invoke(function, sent) == {}
     assert len(double.rows) == 5
 
 
@@ -160,12 +160,12 @@ def test_a_failure_in_one_partition_does_not_hold_up_another(
     """What comes after the failed message in its own partition is sent again with it."""
     double.script(BY_NAME["a shard is away"], offset=12)
     sent = event(readings(5, 0, first=10), readings(5, 1, first=90))
-    assert failed(function(sent, Context())) == {"climate-0": 12}
+    assert invoke(function, sent) == {"climate-0": 12}
     assert {offset for source, offset in stored(double) if source == "climate/1"} == set(
         range(90, 95)
     )
     again = event(readings(3, 0, first=12))
-    assert failed(function(again, Context())) == {}
+    assert invoke(function, again) == {}
     assert len(double.rows) == 10
 
 
@@ -175,7 +175,7 @@ def test_the_offset_that_is_reported_is_one_of_the_event(
     """Offsets have gaps: after compaction, and where transactions ended."""
     gaps = block([message(latitude=n) for n in range(4)], offsets=[3, 8, 20, 21])
     double.script(BY_NAME["the disk is full"], offset=20)
-    assert failed(function(event(gaps), Context())) == {"climate-0": 20}
+    assert invoke(function, event(gaps)) == {"climate-0": 20}
 
 
 def test_a_dead_letter_that_cannot_be_kept_holds_its_partition(
@@ -184,8 +184,8 @@ def test_a_dead_letter_that_cannot_be_kept_holds_its_partition(
     statement = 'INSERT INTO "demo"."dead_letters"'
     double.script(BY_NAME["a proxy's 503"], statement=statement)
     sent = event(block([message(), b"poison"]))
-    assert failed(function(sent, Context())) == {"climate-0": 0}
-    assert failed(function(sent, Context())) == {}
+    assert invoke(function, sent) == {"climate-0": 0}
+    assert invoke(function, sent) == {}
     assert len(double.others["dead_letters"]) == 1
 
 
@@ -196,12 +196,12 @@ def test_what_the_operator_must_mend_is_reported_until_it_is(
     """Nothing is lost meanwhile, and the log says what to do."""
     double.script(BY_NAME[name], statement="", times=1_000)
     sent = event(readings(2))
-    assert failed(function(sent, Context())) == {"climate-0": 0}
+    assert invoke(function, sent) == {"climate-0": 0}
     (line,) = lines(capsys)
     assert (line["level"], line["Failed"]) == ("ERROR", 2)
     assert BY_NAME[name].message in line["error"]
     double.scripts.clear()
-    assert failed(function(sent, Context())) == {}
+    assert invoke(function, sent) == {}
 
 
 @pytest.mark.parametrize(
@@ -213,7 +213,7 @@ def test_what_nobody_has_seen_is_raised(double: CrateDouble, function: Function,
     double.script(BY_NAME[name], statement='INSERT INTO "demo"."climate_data"')
     with pytest.raises(StoreError, match="NullPointerException"):
         function(sent, Context())
-    assert failed(function(sent, Context())) == {}
+    assert invoke(function, sent) == {}
 
 
 def test_a_bug_is_raised_with_its_traceback(function: Function) -> None:
@@ -237,7 +237,7 @@ def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("small_parts")
 def test_a_large_event_is_done_in_parts(double: CrateDouble, function: Function) -> None:
     sent = event(readings(10, 0), readings(3, 1))
-    assert failed(function(sent, Context())) == {}
+    assert invoke(function, sent) == {}
     assert [len(request["bulk_args"]) for request in double.inserts()] == [4, 4, 4, 1]
     assert len(double.rows) == 13
 
@@ -248,7 +248,7 @@ def test_after_a_failed_message_no_later_part_of_its_partition_is_tried(
 ) -> None:
     double.script(BY_NAME["a shard is away"], offset=1)
     sent = event(readings(10, 0), readings(3, 1, first=50))
-    assert failed(function(sent, Context())) == {"climate-0": 1}
+    assert invoke(function, sent) == {"climate-0": 1}
     assert stored(double) == {
         *(("climate/0", n) for n in (0, 2, 3)),
         *(("climate/1", n) for n in (50, 51, 52)),
@@ -266,7 +266,7 @@ def test_a_store_that_goes_away_in_the_middle_keeps_what_was_done(
 
     double.respond(away_from_the_second_on, times=1_000)
     sent = event(readings(6, 0), readings(6, 1, first=20))
-    assert failed(function(sent, Context())) == {"climate-0": 4, "climate-1": 20}
+    assert invoke(function, sent) == {"climate-0": 4, "climate-1": 20}
     assert len(double.inserts()) == 2
 
 
@@ -284,7 +284,7 @@ def slow(seconds: float) -> Callable[[Request], Reply | None]:
 
 def test_without_time_nothing_is_begun(double: CrateDouble, function: Function) -> None:
     sent = event(readings(3, 0, first=5), readings(2, 1))
-    assert failed(function(sent, Context(seconds=0.0))) == {"climate-0": 5, "climate-1": 0}
+    assert invoke(function, sent, Context(seconds=0.0)) == {"climate-0": 5, "climate-1": 0}
     assert not double.asked
 
 
@@ -296,7 +296,7 @@ def test_what_there_is_no_time_for_is_left(
     function(event(readings(1, 9)), Context())
     double.respond(slow(0.4), times=1_000)
     context = Context(seconds=1.5)
-    from_offset = failed(function(event(readings(40, 0)), context))["climate-0"]
+    from_offset = invoke(function, event(readings(40, 0)), context)["climate-0"]
     assert context.get_remaining_time_in_millis() > 0
     assert 0 < from_offset < 40
     assert from_offset % 4 == 0
@@ -316,10 +316,10 @@ def test_a_store_that_does_not_answer_is_not_waited_for_too_long(
     double.respond(hang, times=1)
     sent = event(readings(3, 0, first=5), readings(2, 1))
     context = Context(seconds=1.0)
-    assert failed(function(sent, context)) == {"climate-0": 5, "climate-1": 0}
+    assert invoke(function, sent, context) == {"climate-0": 5, "climate-1": 0}
     assert context.get_remaining_time_in_millis() > 0
     answered.set()
-    assert failed(function(sent, Context())) == {}
+    assert invoke(function, sent) == {}
     assert len(double.rows) == 5
 
 
@@ -339,11 +339,11 @@ def test_a_name_server_that_does_not_answer_is_not_waited_for_either(
     with patch.object(socket, "getaddrinfo", hang):
         for _ in range(3):
             context = Context(seconds=0.5)
-            assert failed(function(sent, context)) == {"climate-0": 0}
+            assert invoke(function, sent, context) == {"climate-0": 0}
             assert context.get_remaining_time_in_millis() > 0
             assert sum(thread.name == "ingest" for thread in threading.enumerate()) == 1
         found.set()
-        assert failed(function(sent, Context())) == {}
+        assert invoke(function, sent) == {}
     assert {line["error"] for line in lines(capsys)[:3]} == {"the store did not answer in time"}
 
 
@@ -357,7 +357,7 @@ def test_a_connection_that_was_cut_without_a_word_is_not_noticed_in_the_answer(
     function(event(readings(1)), Context())
     with patch.object(crate_http, "_has_ended", return_value=False):
         double.cut()
-        assert failed(function(event(readings(1, first=1)), Context())) == {}
+        assert invoke(function, event(readings(1, first=1))) == {}
     assert len(double.rows) == 2
     assert double.connections == 2
 
@@ -480,7 +480,7 @@ def test_what_is_older_than_is_kept_is_neither_stored_nor_sent_again(
     now_ns = time.time_ns()
     messages = block([message(timestamp=now_ns), message(timestamp=now_ns - 7_200 * 10**9)])
     for _ in range(2):
-        assert failed(function(event(messages), Context())) == {}
+        assert invoke(function, event(messages)) == {}
     assert len(double.rows) == 1
     assert [line["Expired"] for line in lines(capsys)] == [1, 1]
     deletes = [r for r in double.asked if r["stmt"].startswith("DELETE")]
@@ -527,5 +527,5 @@ def test_telemetry_that_fails_fails_no_message(
     double: CrateDouble, function: Function, capsys: pytest.CaptureFixture[str]
 ) -> None:
     double.script(BY_NAME["a proxy's 503"], statement='INSERT INTO "demo"."pipeline"')
-    assert failed(function(event(readings(2)), Context())) == {}
+    assert invoke(function, event(readings(2))) == {}
     assert [line["level"] for line in lines(capsys)] == ["INFO", "WARN"]

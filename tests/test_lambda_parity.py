@@ -22,7 +22,7 @@ from climatestream.stores.crate import CrateStore
 from climatestream.worker import work
 from tests.crate_answers import BY_NAME
 from tests.crate_double import CrateDouble, Reply, Request
-from tests.lambda_events import NS, Context, event, failed
+from tests.lambda_events import NS, event, invoke
 
 HOUR_NS = 3_600 * 10**9
 LATITUDES = {0: [48.1, 48.10000000000001], 1: [48.2], 2: [48.3, 48.4, 95.0]}
@@ -197,7 +197,7 @@ def by_function(
         double.respond(fault, times=len(faults))
         while any(place < len(block) for place, block in zip(places, blocks, strict=True)):
             sent = cut.batch(blocks, places)
-            again = failed(function(event(*sent.values()), Context()))
+            again = invoke(function, event(*sent.values()))
             for n, block in sent.items():
                 at = again.get(f"climate-{block.partition}")
                 places[n] += len(block) if at is None else list(block.offset).index(at)
@@ -226,7 +226,7 @@ def left(double: CrateDouble) -> tuple[Any, Any, Any]:
 sizes = st.lists(st.integers(0, 5), min_size=1, max_size=5).filter(any)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
 @given(
     made=messages,
     mine=sizes,

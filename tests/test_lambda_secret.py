@@ -23,7 +23,7 @@ import pytest
 from climatestream.aws.handler import Function
 from climatestream.errors import UsageError
 from tests.crate_double import CrateDouble, Reply, Request
-from tests.lambda_events import Context, block, event, failed, message
+from tests.lambda_events import Context, block, event, invoke, message
 
 PASSWORD = "s3cret-Pa55"  # noqa: S105 - of a stand-in
 ARN = "arn:aws:secretsmanager:eu-central-1:123456789012:secret:climate/writer-AbCdEf"
@@ -145,7 +145,7 @@ def test_the_password_is_fetched_once(
     function = function_with(secret, double, functions)
     assert not aws.asked
     for _ in range(3):
-        assert failed(function(SENT, Context())) == {}
+        assert invoke(function, SENT) == {}
     assert len(aws.asked) == 1
     password = PASSWORD if PASSWORD in kept else kept
     assert set(double.authorizations) == {basic(password)}
@@ -158,7 +158,7 @@ def test_it_is_fetched_once_too_while_the_store_is_away(
     double.respond(lambda _: (503, b""), times=3)
     function = function_with("name", double, functions)
     for expected in [{"climate-0": 0}] * 3 + [{}]:
-        assert failed(function(SENT, Context())) == expected
+        assert invoke(function, SENT) == expected
     assert len(aws.asked) == 1
 
 
@@ -169,11 +169,11 @@ def test_it_is_fetched_anew_when_the_store_refuses_it(
     aws.kept["name"] = "the old one"
     takes_only(double, "the old one")
     function = function_with("name", double, functions)
-    assert failed(function(SENT, Context())) == {}
+    assert invoke(function, SENT) == {}
     aws.kept["name"] = PASSWORD
     takes_only(double, PASSWORD)
-    assert failed(function(SENT, Context())) == {}
-    assert failed(function(SENT, Context())) == {}
+    assert invoke(function, SENT) == {}
+    assert invoke(function, SENT) == {}
     assert len(aws.asked) == 2
 
 
@@ -183,11 +183,11 @@ def test_while_the_old_one_is_kept_everything_is_held(
     aws.kept["name"] = "the old one"
     takes_only(double, "the old one")
     function = function_with("name", double, functions)
-    assert failed(function(SENT, Context())) == {}
+    assert invoke(function, SENT) == {}
     takes_only(double, PASSWORD)
-    assert failed(function(SENT, Context())) == {"climate-0": 0}
+    assert invoke(function, SENT) == {"climate-0": 0}
     aws.kept["name"] = PASSWORD
-    assert failed(function(SENT, Context())) == {}
+    assert invoke(function, SENT) == {}
 
 
 @pytest.mark.parametrize("secret", ["nowhere", "ssm:/nowhere"])
@@ -200,10 +200,10 @@ def test_a_secret_that_is_not_given_holds_everything(
 ) -> None:
     """Not there, or not for the function's role: until the operator mends it nothing is lost."""
     function = function_with(secret, double, functions)
-    assert failed(function(SENT, Context())) == {"climate-0": 0}
+    assert invoke(function, SENT) == {"climate-0": 0}
     assert f"can't be read from '{secret}'" in orjson.loads(capsys.readouterr().out)["error"]
     aws.kept[secret.removeprefix("ssm:")] = PASSWORD
-    assert failed(function(SENT, Context())) == {}
+    assert invoke(function, SENT) == {}
 
 
 @pytest.mark.parametrize("kept", ["", '{"user": "writer"}', '{"password": 5}'])

@@ -125,7 +125,7 @@ class Function:
         if attempt.trouble is not None:
             log.line("WARN", f"the rows of demo.pipeline are late: {attempt.trouble}")
         self._cold = False
-        return answer(failed)
+        return answer(messages, failed)
 
     def close(self) -> None:
         """Let the connections go: Lambda never asks for it, a process that goes on does."""

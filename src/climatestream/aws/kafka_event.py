@@ -17,7 +17,7 @@ The bytes of headers are Java's, so that one above 127 may come as a negative nu
 from __future__ import annotations
 
 from binascii import a2b_base64
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, TypeAlias
 
 from climatestream.errors import UsageError
@@ -58,7 +58,13 @@ def _block(records: Sequence[Mapping[str, Any]]) -> Messages:
         key=[_bytes(record.get("key")) for record in records],
         value=[_bytes(record.get("value")) for record in records],
         headers=[_headers(record.get("headers")) for record in records],
+        timestamp_type=_timestamp_types(record.get("timestampType") for record in records),
     )
+
+
+def _timestamp_types(names: Iterable[str | None]) -> Sequence[int]:
+    kinds = [1 if name == "CREATE_TIME" else 2 for name in names]
+    return kinds if 2 in kinds else ()
 
 
 def _bytes(text: str | None) -> bytes | None:
@@ -109,27 +115,37 @@ def _slice(block: Messages, start: int, stop: int) -> Messages:
         block.key[start:stop],
         block.value[start:stop],
         block.headers[start:stop],
+        block.timestamp_type[start:stop],
     )
 
 
-def answer(failed: Mapping[Place, int]) -> Answer:
-    """The partial batch response: by topic and partition, the first offset to be sent again.
+def answer(messages: Sequence[Messages], failed: Mapping[Place, int]) -> Answer:
+    """The partial batch response: of each partition the first message not done, and all after.
 
-    The identifier is the record's topic-partition, as the event's `records` has it, with its
-    offset: https://docs.aws.amazon.com/lambda/latest/dg/kafka-retry-configurations.html, whose
-    schema and examples name it `topic-partition` (Powertools writes `partition`). How each form
-    of answer is treated is written there for streams, whose rules Kafka's share:
-    https://docs.aws.amazon.com/lambda/latest/dg/services-kinesis-batchfailurereporting.html
+    As https://docs.aws.amazon.com/lambda/latest/dg/kafka-retry-configurations.html has it (whose
+    schema says `topic-partition`, where Powertools writes `partition`):
 
-    - an empty list: all of it is done;
-    - some items: of a partition, everything from its lowest offset on is sent again. So one item
-      a partition says all, and offsets beyond it are not committed before it;
-    - an item that is empty or not in the batch, or an error of the function: the whole batch is
-      sent again.
+    - an empty document: the batch is done;
+    - an item that is not of the event, or another form: the whole batch is sent again;
+    - items of the event: Lambda retries "just those specific items". Of streams everything from
+      the lowest on is sent again, whatever else is listed
+      (https://docs.aws.amazon.com/lambda/latest/dg/services-kinesis-batchfailurereporting.html);
+      of Kafka that is not said. So all that follows the first is listed with it: taken either
+      way, nothing is lost, and a partition goes on in order.
+
+    Parameters
+    ----------
+    messages
+        The event's.
+    failed
+        By topic and partition, the offset of the first message that is not done.
     """
     return {
         "batchItemFailures": [
-            {"itemIdentifier": {"topic-partition": f"{topic}-{partition}", "offset": offset}}
-            for (topic, partition), offset in failed.items()
+            {"itemIdentifier": {"topic-partition": f"{block.topic}-{block.partition}", "offset": n}}
+            for block in messages
+            if place_of(block) in failed
+            for n in block.offset
+            if n >= failed[place_of(block)]
         ]
     }
