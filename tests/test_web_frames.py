@@ -169,6 +169,27 @@ def test_times_of_the_past_that_arrive_late_are_found(store: Store, clock: Clock
     assert len(page.times("simulation").times) == 3
 
 
+def test_a_series_holds_readings_of_the_past_as_soon_as_their_times_are_known(
+    store: Store, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("climatestream.web.timetable.COST_SHARE", 1e9)
+    page = Page(store, clock)
+    for hour in (5, 6, 7, 8, 9):
+        put(store, "simulation", NOON + hour * HOUR, {"temperature": [float(hour)]})
+    assert page.series("simulation", "temperature").columns[:, 1].tolist() == [5, 6, 7, 8, 9]
+    for hour in (1, 2, 3):
+        put(store, "simulation", NOON + hour * HOUR, {"temperature": [float(hour)]})
+    put(store, "simulation", NOON + 4 * HOUR, {"pressure": [9e4]})
+    monkeypatch.setattr("climatestream.web.timetable.COST_SHARE", 0.0)
+    clock.pass_(WHOLE_S)
+    page.times("simulation")
+    monkeypatch.setattr("climatestream.web.timetable.COST_SHARE", 1e9)
+    for _ in range(2):
+        clock.pass_(1.0)
+        found = page.series("simulation", "temperature").columns[:, 1].tolist()
+        assert found == [1, 2, 3, 5, 6, 7, 8, 9]
+
+
 def test_times_that_have_expired_are_gone(store: Store, clock: Clock) -> None:
     page = Page(store, clock)
     for hour in range(4):
@@ -243,6 +264,30 @@ def test_a_span_narrows_series_and_quality(store: Store, browser: Browser) -> No
     assert len(times["rows"]) == 3
 
 
+@pytest.mark.parametrize(
+    ("hours", "by", "told"),
+    [
+        (2, None, "minute"),
+        (30, None, "hour"),
+        (80, None, "day"),
+        (2, "day", "day"),
+        (30, "minute", "minute"),
+        (80, "minute", "day"),
+        (80, "hour", "hour"),
+    ],
+)
+def test_coverage_is_told_by_the_day_or_in_finer_steps_where_they_are_not_too_many(
+    store: Store, browser: Browser, hours: int, by: str | None, told: str
+) -> None:
+    for hour in (0, hours):
+        put(store, "simulation", NOON + hour * HOUR, {"temperature": [1.0, 2.0]})
+    said = LOOK if by is None else {**LOOK, "by": by}
+    content = browser.get("/panel/coverage", params=said).json()
+    assert content["words"]["by"] == told
+    assert [row[1] for row in content["rows"]] == [100.0] * len(content["rows"])
+    assert (said == LOOK) or f"{content['words']['width']:.0f} seconds" in content["sql"]
+
+
 def test_a_variable_that_the_registry_does_not_know_has_no_plausible_range(
     store: Store, browser: Browser
 ) -> None:
@@ -295,6 +340,7 @@ def test_every_panel_can_be_exported(store: Store, browser: Browser) -> None:
             "from is later than to",
         ),
         ("/panel/secrets", LOOK, "there is no panel 'secrets'"),
+        ("/panel/coverage", {**LOOK, "by": "week"}, "by 'week' is none of minute, hour, day"),
         ("/export/secrets.csv", LOOK, "there is no panel 'secrets'"),
         ("/export/field.xls", LOOK, "csv or parquet, not 'xls'"),
         ("/times", {"dataset": "other"}, "there is: simulation"),

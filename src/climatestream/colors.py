@@ -20,8 +20,8 @@ def _stops(text: str) -> tuple[str, ...]:
 
 COLORS: Final[dict[str, tuple[str, ...]]] = {
     "thermal": _stops(  # cold, pale, hot
-        "#2b2a8c #2e47a8 #3064c3 #3c82ce #4e9fd7 #72b9da #99d2dc #c9e6d7 #fbf7cf "
-        "#fcdb96 #fbbc62 #f79a4c #ee783e #e0553c #c9343c #a7243d #86123c"
+        "#2a2388 #2c3fac #2c5ec8 #2e7fd8 #3b9fe2 #53bde5 #88d3da #c2e2c4 #f7efa8 "
+        "#fbd06f #fbb044 #f68e35 #ec6b30 #dd452f #c12d35 #9e1f39 #7d0f3a"
     ),
     "balance": _stops(  # what can be negative or positive
         "#4a2a86 #5f409f #7456b9 #896fc9 #9f89d5 #b5a2e0 #cabce6 #ded7ea #f4f1ee "

@@ -43,8 +43,14 @@ PIPELINE_S: Final = 900.0
 PIPELINE_STEPS: Final = 180
 INTERVAL_S: Final = 5.0
 """Time that a row of `demo.pipeline` speaks of [s]."""
-COVERAGE_STEPS: Final = ((3 * 86_400.0, "day", 86_400.0), (3 * 3_600.0, "hour", 3_600.0))
-"""From which span on coverage is by day, and by hour; below by minute [s]."""
+COVERAGE_STEPS: Final = {
+    "minute": (60.0, 3 * 3_600.0),
+    "hour": (3_600.0, 3 * 86_400.0),
+    "day": (86_400.0, math.inf),
+}
+"""By what coverage may be told [s], and up to which span it is where no one said by what [s]."""
+MANY_STEPS: Final = 2_000
+"""Steps of coverage at most where someone said by what; days are told of any span."""
 MAX_EXPORT: Final = 500_000
 """Rows of an export at most [rows]."""
 
@@ -60,6 +66,8 @@ class Look:
     until: datetime | None = None
     place: tuple[float, float] | None = None
     """Latitude and longitude of a cell [degree]."""
+    by: str | None = None
+    """Steps in which coverage is told: a key of `COVERAGE_STEPS`."""
 
 
 class Charts:
@@ -260,7 +268,7 @@ class Charts:
             zip(("from", "to"), ALWAYS if whole else (at_ms(since), at_ms(until)), strict=True)
         )
         if panel is panels.COVERAGE:
-            return {**words, **_coverage_words((until - since) / 1000.0)}
+            return {**words, **_coverage_words((until - since) / 1000.0, look.by)}
         return {**words}
 
     def _plausible(self, look: Look) -> dict[str, float]:
@@ -322,9 +330,10 @@ class Charts:
         return self._page.fields.nearest(look.dataset, look.variable, slice_, look.place)
 
 
-def _coverage_words(seconds: float) -> dict[str, Any]:
-    """Days, or shorter steps where the span holds few of them."""
-    by, width = next(
-        ((by, width) for span, by, width in COVERAGE_STEPS if seconds >= span), ("minute", 60.0)
-    )
+def _coverage_words(seconds: float, by: str | None) -> dict[str, Any]:
+    """The steps asked for, unless they are too many; else those that suit the span."""
+    suits = next(name for name, (_, span) in COVERAGE_STEPS.items() if seconds < span)
+    if by is None or (by != "day" and seconds > MANY_STEPS * COVERAGE_STEPS[by][0]):
+        by = suits
+    width, _ = COVERAGE_STEPS[by]
     return {"bucket": bucket_of(width), "by": by, "width": width}

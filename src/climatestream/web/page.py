@@ -330,10 +330,12 @@ class Page:
             while len(self._tables) > KEPT_TABLES:
                 self._tables.popitem(last=False)
 
+        stored = None if variable is None else self.times(dataset).times
+
         def refresh() -> bool:
             # the state of every browser waits for the times, and must wait for no one's charts
             with nullcontext() if variable is None else self.slow:
-                table.refresh(self.horizons().get(dataset, 0))
+                table.refresh(self.horizons().get(dataset, 0), stored)
             return True
 
         age_s = COUNTS_S if variable is not None else self.beat_s

@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Final
 
 from climatestream.errors import UsageError
-from climatestream.web.charts import Look
+from climatestream.web.charts import COVERAGE_STEPS, Look
 from climatestream.web.fields import normal_box
 
 if TYPE_CHECKING:
@@ -74,7 +74,10 @@ def look(request: Request) -> Look:
         since=instant(request, "from"),
         until=instant(request, "to"),
         place=_place(request),
+        by=optional(request, "by"),
     )
+    if asked.by is not None and asked.by not in COVERAGE_STEPS:
+        raise UsageError(f"by {asked.by!r} is none of {', '.join(COVERAGE_STEPS)}")
     if asked.since is not None and asked.until is not None and asked.since > asked.until:
         raise UsageError("from is later than to")
     return asked

@@ -45,13 +45,21 @@ class TimeTable:
         self._values = values
         self._whole_at = -math.inf
         self._seconds = 0.0
+        self._asked: NDArray[np.int64] = np.empty(0, np.int64)
         self.times: NDArray[np.int64] = np.empty(0, np.int64)
         """Milliseconds since the epoch, ascending."""
         self.columns: NDArray[np.float64] = np.empty((0, 1))
         """Shape (times, columns)."""
 
-    def refresh(self, horizon_ms: int) -> None:
-        """Ask for what is new, and forget what is older than the horizon."""
+    def refresh(self, horizon_ms: int, stored: NDArray[np.int64] | None = None) -> None:
+        """Ask for what is new, and forget what is older than the horizon.
+
+        Parameters
+        ----------
+        stored
+            All times of the dataset, where they are known: those that were never asked for are
+            asked for now, though they be of the past.
+        """
         now = self._asking.clock()
         age = now - self._whole_at
         if not 0.0 <= age < max(WHOLE_S, COST_SHARE * self._seconds) or not len(self.times):
@@ -60,14 +68,23 @@ class TimeTable:
             self._seconds = time.perf_counter() - began
             self._whole_at = now
         else:
-            since = int(self.times[-min(OVERLAP, len(self.times))])
-            times, columns = self._ask(at_ms(since), ALWAYS[1])
-            if len(times):
-                kept = self.times < since
-                self.times = np.concatenate([self.times[kept], times])
-                self.columns = np.concatenate([self.columns[kept], columns])
+            self._replace(int(self.times[-min(OVERLAP, len(self.times))]), None)
+            if stored is not None:
+                missing = np.setdiff1d(stored, self._asked, assume_unique=True)
+                if len(missing):
+                    self._replace(int(missing[0]), int(missing[-1]))
+        if stored is not None:
+            self._asked = stored
         first = int(np.searchsorted(self.times, horizon_ms))
         self.times, self.columns = self.times[first:], self.columns[first:]
+
+    def _replace(self, since: int, until: int | None) -> None:
+        """Ask anew for the times from `since` to `until`; None: to the end [ms]."""
+        times, columns = self._ask(at_ms(since), ALWAYS[1] if until is None else at_ms(until))
+        first = int(np.searchsorted(self.times, since))
+        last = len(self.times) if until is None else int(np.searchsorted(self.times, until + 1))
+        self.times = np.concatenate([self.times[:first], times, self.times[last:]])
+        self.columns = np.concatenate([self.columns[:first], columns, self.columns[last:]])
 
     def _ask(self, since: datetime, until: datetime) -> tuple[NDArray[np.int64], Any]:
         answer = self._asking.panel(self._panel, {**self._values, "from": since, "to": until})

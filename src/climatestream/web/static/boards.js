@@ -154,7 +154,9 @@ export class ClimateBoard {
       await charts.histogram(this.histogram.plot, bins, choice, this.around.shade);
       this.histogram.says.textContent = choice.unit;
       this.rose.root.hidden = winds.rows.length === 0;
-      if (winds.rows.length) await charts.rose(this.rose.plot, winds);
+      if (!winds.rows.length) return;
+      if (!this.rose.root.querySelector(".classes")) this.rose.root.append(charts.classes(winds.words.width));
+      await charts.rose(this.rose.plot, winds);
     });
   }
 
@@ -229,10 +231,10 @@ class PanelBoard {
     this.key = key;
     this.askedAt = performance.now();
     const said = { dataset, variable, ...(span ? { from: words.iso(span[0]), to: words.iso(span[1]) } : {}) };
-    void this.turn.take(() => this.draw((name) => getJson(`/panel/${name}`, said)));
+    void this.turn.take(() => this.draw((name, more = {}) => getJson(`/panel/${name}`, { ...said, ...more })));
   }
 
-  /** @param {(name: string) => Promise<any>} _ask */
+  /** @param {(name: string, more?: Record<string, string | null>) => Promise<any>} _ask */
   async draw(_ask) {}
 
   /** @param {string} name @param {HTMLElement} content */
@@ -260,7 +262,7 @@ export class PipelineBoard extends PanelBoard {
 
   /** @param {(name: string) => Promise<any>} ask */
   async draw(ask) {
-    const [rate, lag, latency] = await Promise.all(["rate", "lag", "latency"].map(ask));
+    const [rate, lag, latency] = await Promise.all(["rate", "lag", "latency"].map((name) => ask(name)));
     const column = (/** @type {any} */ panel, /** @type {number} */ i) => panel.rows.map((/** @type {any[]} */ row) => row[i]);
     const idle = "nothing has run against this store";
     if (rate.rows.length) {
@@ -277,7 +279,7 @@ export class PipelineBoard extends PanelBoard {
         this.cards.lag.plot,
         parts.map((part, i) => {
           const rows = lag.rows.filter((/** @type {any[]} */ row) => row[1] === part);
-          return { name: `partition ${part}`, x: rows.map((/** @type {any[]} */ r) => r[0]), y: rows.map((/** @type {any[]} */ r) => r[2]), ink: `line-${(i % 5) + 1}` };
+          return { name: parts.length > 1 ? String(part) : `partition ${part}`, x: rows.map((/** @type {any[]} */ r) => r[0]), y: rows.map((/** @type {any[]} */ r) => r[2]), ink: `line-${(i % 5) + 1}` };
         }),
         { unit: "messages", range: null, legend: parts.length > 1, label: `${lag.title}: ${parts.length} partitions` },
       );
@@ -289,7 +291,7 @@ export class PipelineBoard extends PanelBoard {
         { unit: "ms", range: null, legend: true, log: true, label: `${latency.title}: last p95 ${words.duration(latency.rows.at(-1)[2])}` },
       );
     } else this.put("latency", element("p", idle, "none"));
-    const [delay, queryable, letters] = await Promise.all(["delay", "queryable", "letters"].map(ask));
+    const [delay, queryable, letters] = await Promise.all(["delay", "queryable", "letters"].map((name) => ask(name)));
     const three = (/** @type {any[] | undefined} */ row) => [0, 1, 2].map((i) => words.duration(row?.[i]));
     this.put(
       "delay",
@@ -297,7 +299,7 @@ export class PipelineBoard extends PanelBoard {
         ["latency", "p50", "p95", "p99"],
         [
           ["event to stored", ...three(latency.rows.at(-1)?.slice(1))],
-          ["published to stored (clocks)", ...three(delay.rows[0])],
+          ["published to stored", ...three(delay.rows[0])],
           ["event to queryable", ...three(queryable.rows[0])],
         ],
         "Latencies",
@@ -328,15 +330,28 @@ export class QualityBoard extends PanelBoard {
       ["range", "Outside the plausible range"],
       ["outside", "Cells outside the plausible range"],
     ]);
+    /** The steps that were asked for; null: as fine as the span allows. @type {string | null} */
+    this.by = null;
+    const { root: card, says } = this.cards.coverage;
+    this.steps = document.createElement("select");
+    this.steps.id = "coverage-by";
+    this.steps.setAttribute("aria-label", "Coverage by");
+    this.steps.append(...["day", "hour", "minute"].map((by) => new Option(by, by)));
+    this.steps.addEventListener("change", () => {
+      this.by = this.steps.value;
+      this.refresh(true);
+    });
+    card.querySelector(".head")?.insertBefore(this.steps, says);
   }
 
-  /** @param {(name: string) => Promise<any>} ask */
+  /** @param {(name: string, more?: Record<string, string | null>) => Promise<any>} ask */
   async draw(ask) {
     const { choices, variable } = this.around.look();
     const choice = choices.find((one) => one.name === variable);
     if (!choice) return;
-    const [coverage, times] = await Promise.all(["coverage", "times"].map(ask));
-    this.cards.coverage.name.textContent = `Coverage by ${coverage.words.by}`;
+    const [coverage, times] = await Promise.all([ask("coverage", { by: this.by }), ask("times")]);
+    this.cards.coverage.name.textContent = "Coverage by";
+    this.steps.value = coverage.words.by;
     await charts.lines(
       this.cards.coverage.plot,
       [{ name: "coverage", x: coverage.rows.map((/** @type {any[]} */ r) => r[0]), y: coverage.rows.map((/** @type {any[]} */ r) => r[1]), ink: "line-2" }],
@@ -349,7 +364,7 @@ export class QualityBoard extends PanelBoard {
       [{ name: "cells", x: times.rows.map((/** @type {any[]} */ r) => r[0]), y: times.rows.map((/** @type {any[]} */ r) => r[1]), ink: "line-4", fill: true }],
       { unit: "cells", range: null, label: `Cells at each of ${times.rows.length} times` },
     );
-    const [gaps, range, outside] = await Promise.all(["gaps", "range", "outside"].map(ask));
+    const [gaps, range, outside] = await Promise.all(["gaps", "range", "outside"].map((name) => ask(name)));
     const step = words.duration(gaps.words.step * 1000);
     this.cards.gaps.says.textContent = words.count(gaps.rows.length);
     this.put(

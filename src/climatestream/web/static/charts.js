@@ -38,6 +38,7 @@ const axis = (more) => ({
   zeroline: false,
   tickfont: font(),
   ticks: "",
+  tickangle: 0,
   automargin: false,
   ...more,
 });
@@ -182,7 +183,7 @@ export class SeriesChart {
       layout({
         hovermode: "x unified",
         dragmode: "zoom",
-        xaxis: axis({ type: "date", range: range.map(words.iso), nticks: 5, showgrid: false }),
+        xaxis: axis({ type: "date", range: range.map(words.iso), nticks: 4, showgrid: false }),
         yaxis: axis({ fixedrange: true, nticks: 4 }),
       }),
       CONFIG,
@@ -279,6 +280,19 @@ export async function histogram(plot, panel, choice, shade) {
   plot.setAttribute("aria-label", `${panel.title} of ${choice.label} over ${total} cells`);
 }
 
+/** The classes of a wind rose, with their colours. @param {number} width of a class [m/s] */
+export function classes(width) {
+  const list = document.createElement("ol");
+  list.className = "classes";
+  for (let i = 0; i < CLASSES; i++) {
+    const item = document.createElement("li");
+    item.textContent = i < CLASSES - 1 ? String(i * width) : `${i * width}+ m/s`;
+    item.className = `speed-${i + 1}`;
+    list.append(item);
+  }
+  return list;
+}
+
 /**
  * From where the wind blows.
  * @param {HTMLElement} plot
@@ -354,10 +368,10 @@ export async function lines(plot, lines, says) {
       hovermode: "x unified",
       dragmode: false,
       showlegend: Boolean(says.legend),
-      legend: { orientation: "h", x: 0, y: 1.22, font: font(), bgcolor: "rgba(0,0,0,0)" },
-      margin: { l: LEFT, r: RIGHT, t: says.legend ? 22 : 6, b: 20 },
-      xaxis: axis({ type: "date", nticks: 5, showgrid: false, fixedrange: true, ...(says.range ? { range: says.range.map(words.iso) } : {}) }),
-      yaxis: axis({ nticks: 4, fixedrange: true, rangemode: "tozero", ...(says.log ? { type: "log", rangemode: "normal", dtick: 1 } : {}) }),
+      legend: { orientation: "h", x: 0, y: 1.02, yanchor: "bottom", font: font(), bgcolor: "rgba(0,0,0,0)" },
+      margin: { l: LEFT, r: RIGHT, t: says.legend ? 24 : 6, b: 20 },
+      xaxis: axis({ type: "date", nticks: 4, showgrid: false, fixedrange: true, ...(says.range ? { range: says.range.map(words.iso) } : {}) }),
+      yaxis: axis({ nticks: 4, fixedrange: true, rangemode: "tozero", ...(says.log ? { type: "log", rangemode: "normal" } : {}) }),
     }),
     CONFIG,
   );

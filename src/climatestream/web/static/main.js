@@ -5,7 +5,7 @@ import { ClimateBoard, element, PipelineBoard, QualityBoard } from "./boards.js"
 import { color, loadPlotly } from "./charts.js";
 import { Link } from "./link.js";
 import { ClimateMap } from "./map.js";
-import { along } from "./raster.js";
+import { along, colorAt } from "./raster.js";
 import { Timeline } from "./timeline.js";
 import { address, getField, getJson, Refused } from "./wire.js";
 import * as words from "./words.js";
@@ -268,7 +268,7 @@ function legend(choice) {
   shaded = choice;
   at("legend").hidden = false;
   if (!once("legend", [choice.label, choice.unit, choice.colors, choice.knots])) return;
-  at("legend-label").textContent = choice.label;
+  at("legend-label").textContent = choice.label.replace(/ (?=m$)/, "\u00a0");
   at("legend-unit").textContent = choice.unit;
   const context = at("bar").getContext("2d");
   const gradient = context.createLinearGradient(0, 256, 0, 0);
@@ -283,8 +283,7 @@ function legend(choice) {
 /** The colour of a value. @param {number} value */
 function shade(value) {
   if (!shaded) return "#888888";
-  const { colors, knots } = shaded;
-  return colors[Math.round(along(knots, value) * (colors.length - 1))];
+  return colorAt(shaded.colors, along(shaded.knots, value));
 }
 
 // ------------------------------------------------------------------------------- the time
@@ -417,7 +416,8 @@ function hover() {
   for (const [name, label, value, unit] of readout?.values ?? []) {
     if (name !== choice.name && !["u10", "v10", "wind_speed"].includes(name)) line(label, words.value(value, unit), false);
   }
-  card.replaceChildren(title, list, element("p", `${words.time(field.time)} UTC`, "when"));
+  const when = `${words.time(field.time)} UTC${readout?.preliminary ? " · preliminary" : ""}`;
+  card.replaceChildren(title, list, element("p", when, "when"));
   card.hidden = false;
 }
 
@@ -520,6 +520,7 @@ function looked(variable) {
     from: timeline.span ? words.iso(timeline.span[0]) : null,
     to: timeline.span ? words.iso(timeline.span[1]) : null,
     cell: marked ? `${marked.latitude},${marked.longitude}` : null,
+    by: boards.quality.by,
   };
 }
 

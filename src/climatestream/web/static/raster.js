@@ -24,6 +24,16 @@ function shadesOf(colors) {
   return shades;
 }
 
+/** The colour at a share of a scale, 0 to 1.
+ * @param {string[]} colors
+ * @param {number} share */
+export function colorAt(colors, share) {
+  const at = share * (colors.length - 1);
+  const low = Math.min(Math.floor(at), colors.length - 2);
+  const [from, to] = [colors[low], colors[low + 1]].map((color) => [1, 3, 5].map((i) => parseInt(color.slice(i, i + 2), 16)));
+  return `rgb(${from.map((one, k) => Math.round(one + (to[k] - one) * (at - low))).join()})`;
+}
+
 /** How far along the scale a value lies, 0 to 1.
  * @param {number[]} knots
  * @param {number} value */

@@ -40,7 +40,7 @@ export function shown(n, choice) {
 export function duration(ms) {
   if (ms === null || ms === undefined) return "–";
   if (ms < 10) return `${ms.toFixed(1)} ms`;
-  if (ms < 10_000) return `${whole.format(ms)} ms`;
+  if (ms < 10_000 && (ms < 1000 || ms % 1000)) return `${whole.format(ms)} ms`;
   const s = ms / 1000;
   if (s < 120) return `${s.toFixed(0)} s`;
   if (s < 7200) return `${(s / 60).toFixed(0)} min`;
