@@ -14,7 +14,7 @@ import pytest
 
 from climatestream.stores.open import open_store
 from climatestream.web.server import Server
-from tests.page.stores import WARMTH, WEATHER, fill
+from tests.page.stores import WARMTH, WEATHER, fill, settle
 
 KEPT = Path(os.environ.get("CLIMATESTREAM_PAGE_PICTURES", "build/page"))
 """Where pictures of the main states are kept."""
@@ -143,6 +143,7 @@ def weather(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("page") / "weather.duckdb"
     fill(path, "simulation", 200, "1 hour", WEATHER)
     fill(path, "era5-land/monthly-mean", 360, "1 month", WARMTH, start="1995-01-01")
+    settle(path)
     return path
 
 

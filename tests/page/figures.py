@@ -1,13 +1,17 @@
 """The page's figures: `python -m tests.page.figures`. Needs Chromium.
 
-Frames a second and CPU while fields are fed directly at 10 a second, bytes of an update, time to
-the first frame; and what each panel's query takes at a million and at ten million readings.
+How a demo begins; frames a second and CPU while fields are fed directly at 10 a second, bytes of
+an update, time to the first frame; and what each panel's query takes at a million and at ten
+million readings.
 """
 
 from __future__ import annotations
 
 import os
+import signal
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -70,6 +74,43 @@ def watch(cells: int) -> str:
     )
 
 
+POINTS = """[...document.querySelectorAll('#climate .js-plotly-plot')].map((plot) =>
+  plot.data.reduce((sum, trace) => sum + (trace.y ?? trace.r).length, 0))"""
+
+
+def demo() -> str:
+    """What a newcomer sees: a demo, and the page opened as soon as its address is printed."""
+    command = [sys.executable, "-m", "climatestream.cli", "demo", "--port", "0"]
+    began = time.perf_counter()
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
+        url = next(iter(process.stdout or ())).decode().split()[-1]
+        printed = time.perf_counter() - began
+        try:
+            with sync_playwright() as playwright:
+                browser = playwright.chromium.launch(
+                    executable_path=chromium(), args=["--no-sandbox"] if os.geteuid() == 0 else []
+                )
+                tab = browser.new_page(viewport={"width": 1440, "height": 900})
+                opened = time.perf_counter()
+                tab.goto(url)
+                seconds = 0.0
+                points: list[int] = []
+                while not (len(points) >= 7 and min(points) >= 100) and seconds < 30.0:
+                    tab.wait_for_timeout(100)
+                    points = tab.evaluate(POINTS)
+                    seconds = time.perf_counter() - opened
+                first = tab.evaluate("climatestream.map.drawn.first")
+                browser.close()
+        finally:
+            process.send_signal(signal.SIGINT)
+            process.wait(20)
+    return (
+        f"demo: address printed after {printed:.1f} s; page opened then: first frame after "
+        f"{first:.0f} ms, {len(points)} charts with at least {min(points)} points after "
+        f"{seconds:.1f} s"
+    )
+
+
 def queries(times: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "figures.duckdb"
@@ -93,8 +134,10 @@ def queries(times: int) -> None:
 def main() -> None:
     """Print them."""
     print(f"load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
+    for _ in range(3):
+        print(demo(), flush=True)
     for cells in (8_000, 60_000):
-        print(watch(cells))
+        print(watch(cells), flush=True)
     for times in (400, 4000):
         queries(times)
 

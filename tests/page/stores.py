@@ -63,6 +63,29 @@ def fill(
     connection.close()
 
 
+def settle(path: Path) -> None:
+    """Add some cities to a store in a DuckDB file."""
+    connection = duckdb.connect()
+    connection.execute(f"ATTACH '{path}' AS store")
+    connection.executemany(
+        "INSERT INTO store.demo.places BY NAME SELECT ? AS name, 'DEU' AS country, "
+        "? AS latitude, ? AS longitude, ? AS population",
+        CITIES,
+    )
+    connection.close()
+
+
+CITIES = [
+    ("München", 48.137, 11.575, 1_512_000),
+    ("Frankfurt am Main", 50.110, 8.682, 773_000),
+    ("Stuttgart", 48.775, 9.182, 632_000),
+    ("Leipzig", 51.340, 12.375, 616_000),
+    ("Dresden", 51.050, 13.737, 563_000),
+    ("Nürnberg", 49.452, 11.077, 523_000),
+    ("Offenbach", 50.101, 8.766, 134_000),
+]
+
+
 WEATHER = """'temperature': 12 + 8 * sin(t / 3.8) + 4 * cos(la + t / 9.0) * sin(lo),
 'u10': 6 * cos(t / 11.0 + lo / 2), 'v10': 6 * sin(t / 13.0 + la / 2),
 'pressure': 95000 + 2000 * sin(t / 21.0) + 300 * la"""

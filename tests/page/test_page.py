@@ -220,6 +220,29 @@ def test_of_a_field_too_large_to_draw_cells_are_read_out_and_zooming_shows_them(
         page.close()
 
 
+def test_cities_have_names_that_can_be_hidden_and_tell_where_a_cell_is(
+    url: str, open_page: Open
+) -> None:
+    page = open_page(f"{url}/?dataset=simulation")
+    page.ready()
+    page.until("climatestream.map.places.length === 7")
+    assert page.tab.evaluate("climatestream.map.places[0].name") == "München"
+    assert "GeoNames" in page.tab.inner_text("#credit")
+    pixels = """(() => { const { canvas } = climatestream.map.layers.lines;
+      const { data } = canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height);
+      return data.filter((one, i) => i % 4 === 3 && one).length; })()"""
+    page.picture("cities")
+    named = page.tab.evaluate(pixels)
+    page.tab.click("#names")
+    page.tab.wait_for_timeout(200)
+    assert page.tab.evaluate(pixels) < named
+    page.until("location.search.includes('names=off')")
+    assert page.tab.is_hidden("#credit")
+    x, y = page.tab.evaluate("[climatestream.map.view.x(11.1), climatestream.map.view.y(49.4)]")
+    page.tab.mouse.move(x, y + page.tab.locator("#map").bounding_box()["y"])
+    page.until("document.getElementById('reading').innerText.includes('Nürnberg, Germany')")
+
+
 def test_a_cell_is_picked_by_click_and_by_keyboard_and_joins_the_charts(
     url: str, open_page: Open
 ) -> None:
@@ -360,7 +383,17 @@ def test_every_control_can_be_reached_by_the_tab_key(url: str, open_page: Open) 
         page.tab.keyboard.press("Tab")
         reached.add(page.tab.evaluate("document.activeElement.id"))
     controls = {"dataset", "variable", "share", "exports", "theme", "map", "zoom-in", "zoom-out"}
-    controls |= {"fit", "smooth", "winds", "tab-climate", "back", "play", "forward", "speed"}
+    controls |= {
+        "fit",
+        "smooth",
+        "winds",
+        "names",
+        "tab-climate",
+        "back",
+        "play",
+        "forward",
+        "speed",
+    }
     assert controls | {"slider", "live"} <= reached
 
 

@@ -117,6 +117,7 @@ def same(ours: Any, theirs: Any, at: str = "answer") -> None:
         ("/reading", {**LOOK, **CELL}),
         ("/reading", {**LOOK, **CELL, "time": "2025-08-12T15:00Z"}),
         ("/reading", {**LOOK, **CELL, "time": "2025-08-12T15:30Z"}),
+        ("/places", {"box": "40,60,0,20"}),
     ],
 )
 def test_the_same_is_told_of_the_same_readings(

@@ -9,6 +9,7 @@
     /times              all stored times of a dataset
     /series  /cell      lines for the charts
     /reading            all values of a cell at a time
+    /places             the largest cities in a box
     /panel/NAME         a panel of `dashboards.panels`, filled in; its query at /sql/NAME
     /export/NAME.csv    a panel as a file; also .parquet
     /field.png          the picture of a variable at a time
@@ -34,6 +35,7 @@ from starlette.routing import Mount, Route, WebSocketRoute
 from starlette.staticfiles import StaticFiles
 
 from climatestream.errors import ClimatestreamError, Transient, UsageError
+from climatestream.web import places
 from climatestream.web.access import Guard, SayHeaders
 from climatestream.web.asking import in_thread
 from climatestream.web.charts import Charts
@@ -62,6 +64,7 @@ def create_app(page: Page, *, host: str = HOST, token: str | None = None) -> Sta
         "/series": _charted(Charts.series),
         "/cell": _charted(Charts.cell),
         "/reading": _charted(Charts.reading),
+        "/places": _places,
         "/panel/{name}": _named(Charts.panel),
         "/sql/{name}": _named(Charts.sql),
         "/export/{name}.{form}": _export,
@@ -143,6 +146,14 @@ async def _times(request: Request) -> Response:
         return page.times(dataset).times
 
     return _json(await in_thread(ask))
+
+
+async def _places(request: Request) -> Response:
+    page: Page = request.app.state.page
+    part = box(request)
+    if part is None:
+        raise UsageError("parameter box of /places is missing")
+    return _json(await in_thread(lambda: places.largest(page.asking, part)))
 
 
 def _charted(ask: Callable[[Charts, Look], object]) -> Callable[[Request], Awaitable[Response]]:

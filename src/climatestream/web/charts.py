@@ -19,6 +19,7 @@ from climatestream.dashboards.panels import (
     value_of,
 )
 from climatestream.errors import UsageError
+from climatestream.web import places
 from climatestream.web.asking import COST_SHARE
 from climatestream.web.pace import pipeline_until
 from climatestream.web.timetable import ALWAYS, at_ms, buckets, ms_of
@@ -130,6 +131,7 @@ class Charts:
         return {
             **found,
             "country": row["country"],
+            "near": places.near(self._page.asking, latitude, longitude),
             "preliminary": row["preliminary"],
             "source": f"{row['source']}@{row['offset']}",
             "values": values,

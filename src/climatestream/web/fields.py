@@ -210,7 +210,7 @@ class Fields:
             raise UsageError(f"there is no cell of {dataset} within {away:.2f} degrees of {place}")
         cell, north, east, *_ = min(
             rows,
-            key=lambda row: (row[1] - latitude) ** 2 + _turned(row[2] - longitude) ** 2,
+            key=lambda row: (row[1] - latitude) ** 2 + turned(row[2] - longitude) ** 2,
         )
         return cell, north, east
 
@@ -220,11 +220,12 @@ def normal_box(south: float, north: float, west: float, east: float) -> Box:
     width = east - west
     if width >= 360.0:
         return Box(south, north, -180.0, 180.0)
-    west = _turned(west)
+    west = turned(west)
     return Box(south, north, west, west + width)
 
 
-def _turned(longitude: float) -> float:
+def turned(longitude: float) -> float:
+    """The same longitude in [-180, 180)."""
     return (longitude + 180.0) % 360.0 - 180.0
 
 

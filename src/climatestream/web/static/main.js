@@ -96,7 +96,7 @@ function answered(said, newest) {
   if (timeline.live && !said.frame) nothing(said);
   text("notice", said.notice);
   text("note", said.note && `${said.note}; this is ${said.variable} of ${said.dataset}`);
-  text("credit", said.dataset?.startsWith("era5") ? credit() : null);
+  credit();
   boards.climate.build();
   for (const board of Object.values(boards)) board.refresh(first);
 }
@@ -126,6 +126,33 @@ function show(next, jump = false) {
   hover();
 }
 
+let naming = 0;
+let nameBox = "";
+
+/** The cities in sight, once the view rests. */
+function name() {
+  clearTimeout(naming);
+  naming = window.setTimeout(() => {
+    const { box } = sight();
+    if (!map.named || box === nameBox) return;
+    nameBox = box;
+    void getJson("/places", { box }).then((/** @type {import("./places.js").Place[]} */ places) => {
+      at("names").hidden = !places.length && at("names").hidden;
+      map.name(places);
+      credit();
+    }).catch(failed);
+  }, REST_MS);
+}
+
+/** What is in sight, and a little more on each side: a short move needs nothing new. */
+function sight() {
+  const { south, north, west, east } = map.view.box();
+  const [high, wide] = [ROOM * (north - south), ROOM * (east - west)];
+  const edges = { south: Math.max(south - high, -90), north: Math.min(north + high, 90), west: west - wide, east: east + wide };
+  if (edges.east - edges.west >= 360) Object.assign(edges, { west: -180, east: 180 });
+  return { edges, box: [edges.south, edges.north, edges.west, edges.east].map((one) => one.toFixed(3)).join() };
+}
+
 let sharpening = 0;
 
 /** Of a field that is drawn in boxes, what is in sight comes finer once the view rests. */
@@ -137,17 +164,14 @@ function sharpen() {
 /** @param {Field | null} of */
 async function part(of) {
   if (!of) return;
-  const { south, north, west, east } = map.view.box();
-  const [high, wide] = [ROOM * (north - south), ROOM * (east - west)];
-  const box = { south: Math.max(south - high, -90), north: Math.min(north + high, 90), west: west - wide, east: east + wide };
-  if (box.east - box.west >= 360) Object.assign(box, { west: -180, east: 180 });
+  const { edges, box } = sight();
   const found = await getField({
     dataset: of.dataset,
     variable: of.variable,
     time: words.iso(of.time),
-    box: [box.south, box.north, box.west, box.east].map((one) => one.toFixed(3)).join(),
+    box,
   });
-  if (!found.empty) map.sharpen(found, box);
+  if (!found.empty) map.sharpen(found, edges);
 }
 
 /** What the address asked for, once there is something to look at. */
@@ -212,8 +236,13 @@ function figures({ readings, dead_letters: dead, pace }) {
   at("dead").classList.toggle("alarm", dead > 0);
 }
 
-const credit = () =>
-  `Contains modified Copernicus Climate Change Service information ${new Date(field?.time ?? Date.now()).getUTCFullYear()}`;
+/** Whose data is seen. */
+function credit() {
+  const year = new Date(field?.time ?? Date.now()).getUTCFullYear();
+  const copernicus = state?.dataset?.startsWith("era5") && `Contains modified Copernicus Climate Change Service information ${year}`;
+  const cities = map.named && map.places.length > 0 && "Cities: GeoNames, CC BY 4.0";
+  text("credit", [copernicus, cities].filter(Boolean).join(" · ") || null);
+}
 
 // -------------------------------------------------------------------------------- choices
 
@@ -343,6 +372,7 @@ at("live").addEventListener("click", () => {
 map.addEventListener("view", () => {
   remember();
   sharpen();
+  name();
 });
 map.addEventListener("hover", (event) => {
   hovered = /** @type {CustomEvent} */ (event).detail;
@@ -394,7 +424,7 @@ function hover() {
     dwell = window.setTimeout(() => void ask(cell, key), DWELL_MS);
   }
   const title = element("p", "", "place");
-  const where = map.outlines.name(readout?.country);
+  const where = [readout?.near, map.outlines.name(readout?.country)].filter(Boolean).join(", ");
   const exact = cell.boxed && readout ? readout : cell;
   title.append(element("b", words.place(exact.latitude, exact.longitude)), element("span", where));
   const list = document.createElement("dl");
@@ -443,11 +473,13 @@ async function ask(cell, key) {
 at("zoom-in").addEventListener("click", () => map.zoom(1.5));
 at("zoom-out").addEventListener("click", () => map.zoom(1 / 1.5));
 at("fit").addEventListener("click", () => map.fit());
-for (const [id, key] of [["smooth", "smooth"], ["winds", "winds"]]) {
+for (const [id, key] of [["smooth", "smooth"], ["winds", "winds"], ["names", "named"]]) {
   at(id).addEventListener("click", () => {
     const on = at(id).getAttribute("aria-pressed") !== "true";
     at(id).setAttribute("aria-pressed", String(on));
     map.set({ [key]: on });
+    if (on && key === "named") name();
+    credit();
     remember();
   });
 }
@@ -458,6 +490,10 @@ if (asked.get("cells") !== null) {
 if (asked.get("winds") === "off") {
   at("winds").setAttribute("aria-pressed", "false");
   map.set({ winds: false });
+}
+if (asked.get("names") === "off") {
+  at("names").setAttribute("aria-pressed", "false");
+  map.set({ named: false });
 }
 
 // ------------------------------------------------------------------------- sharing, exports
@@ -485,6 +521,7 @@ function viewAddress() {
     cell: marked ? `${marked.latitude.toFixed(4)},${marked.longitude.toFixed(4)}` : null,
     cells: map.smooth ? null : "",
     winds: map.winds ? null : "off",
+    names: map.named ? null : "off",
     board: board === "climate" ? null : board,
   });
 }

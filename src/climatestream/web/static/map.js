@@ -3,6 +3,7 @@
 
 import { arrows } from "./arrows.js";
 import { Outlines } from "./outlines.js";
+import { names } from "./places.js";
 import { along, Raster } from "./raster.js";
 import { View } from "./view.js";
 
@@ -58,6 +59,9 @@ export class ClimateMap extends EventTarget {
     this.choice = null;
     /** @type {{latitude: number, longitude: number} | null} */
     this.marked = null;
+    this.named = true;
+    /** Cities in sight, the largest first. @type {import("./places.js").Place[]} */
+    this.places = [];
     this.keyed = false;
     this.dark = false;
     /** Fields and frames drawn, for whoever measures. */
@@ -106,7 +110,7 @@ export class ClimateMap extends EventTarget {
     this.#change("view");
   }
 
-  /** @param {{smooth?: boolean, winds?: boolean, still?: boolean}} style */
+  /** @param {{smooth?: boolean, winds?: boolean, named?: boolean, still?: boolean}} style */
   set(style) {
     Object.assign(this, style);
     if (this.field && this.choice) this.#raster(this.field, this.choice);
@@ -224,6 +228,12 @@ export class ClimateMap extends EventTarget {
     this.touched = true;
     this.view.pan(dx, dy);
     this.#moved();
+  }
+
+  /** @param {import("./places.js").Place[]} places the largest first */
+  name(places) {
+    this.places = places;
+    this.#change("lines");
   }
 
   /** @param {{latitude: number, longitude: number} | null} place */
@@ -380,6 +390,7 @@ export class ClimateMap extends EventTarget {
       context.lineWidth = codes.length ? 1.6 : 0.9;
       context.stroke(path);
     }
+    if (field && this.named) names(context, view, this.places, (x, y) => this.cellAt(x, y) !== null);
     if (this.marked && field) {
       const { grid } = this.part ?? field;
       const width = Math.max(grid.step_lon * view.scale * view.squeeze, 9);
