@@ -34,7 +34,14 @@ test-grib: env-grib ## the tests that need ecCodes
 	$(BIN)/python -m pytest tests -k grib
 
 test-services: env ## the tests with a real Kafka, and a real CrateDB where there is one
-	$(BIN)/python -m pytest tests/services
+	$(MAKE) --jobs 2 --output-sync=target services-faults services-others
+
+# Two halves side by side, each with servers of its own: both wait a lot.
+.PHONY: services-faults services-others
+services-faults:
+	$(BIN)/python -m pytest tests/services/test_faults.py
+services-others:
+	$(BIN)/python -m pytest tests/services --ignore tests/services/test_faults.py
 
 test-faults: env ## processes really killed, at full counts
 	CLIMATESTREAM_FAULT_READINGS=200000 CLIMATESTREAM_FAULT_KILLS=20 \

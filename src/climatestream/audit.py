@@ -14,8 +14,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 import polars as pl
-from rich.console import Console
 from rich.table import Table
+
+from climatestream.tables import console
 
 if TYPE_CHECKING:
     from climatestream.ingest import Decode
@@ -77,12 +78,12 @@ def print_table(audit: Audit) -> None:
     for number, counts in sorted(audit.partitions.items()):
         table.add_row(str(number), *(f"{counts[name]:,}" for name in CLASSES))
     table.add_row("all", *(f"{audit.total[name]:,}" for name in CLASSES))
-    console = Console()
-    console.print(table)
+    out = console()
+    out.print(table)
     for number, offsets in sorted(audit.missing.items()):
         for first, last in ranges(offsets):
-            console.print(f"missing in partition {number}: offsets {first} to {last}")
-    console.print("nothing is missing" if audit.ok else "messages are missing")
+            out.print(f"missing in partition {number}: offsets {first} to {last}")
+    out.print("nothing is missing" if audit.ok else "messages are missing")
 
 
 @dataclass(eq=False)

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
+
+from climatestream.tables import console
 
 State = Literal["ok", "missing", "broken"]
 
@@ -50,6 +51,4 @@ def print_table(findings: Sequence[Finding]) -> None:
     for finding in findings:
         state = Text(finding.state, style=colors[finding.state])
         table.add_row(state, finding.name, Text(finding.found), Text(finding.todo))
-    # where the table goes into a file or a pipe, it is not laid out for a narrow terminal
-    console = Console()
-    (console if console.is_terminal else Console(width=160)).print(table)
+    console().print(table)

@@ -8,12 +8,12 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from climatestream.errors import UsageError
 from climatestream.model import DeadLetter
+from climatestream.tables import console
 
 FIRST_BYTES: Final = 60
 """Bytes of a message that a list shows [bytes]."""
@@ -58,9 +58,12 @@ def as_json(letter: DeadLetter, dead_at_ms: int, *, whole: bool = False) -> dict
 def print_table(letters: Sequence[tuple[DeadLetter, int]]) -> None:
     """Print dead letters as a table, the newest first."""
     if not letters:
-        Console().print("no dead letters")
+        console().print("no dead letters")
         return
-    table = Table("message", "published", "reason", "error", "begins")
+    table = Table()
+    table.add_column("message", overflow="fold")  # whole: it is what `show` and `retry` take
+    for name in ("published", "reason", "error", "begins"):
+        table.add_column(name)
     for letter, _ in letters:
         table.add_row(
             _place(letter),
@@ -69,18 +72,18 @@ def print_table(letters: Sequence[tuple[DeadLetter, int]]) -> None:
             Text(letter.error.partition(": ")[2]),
             Text(_first_bytes(letter.value)),
         )
-    Console().print(table)
+    console().print(table)
 
 
 def print_whole(letter: DeadLetter, dead_at_ms: int) -> None:
     """Print a dead letter, its value as it is where that is text."""
-    console = Console()
+    out = console()
     for name, shown in as_json(letter, dead_at_ms).items():
         if name != "begins":
-            console.print(f"{name}:", Text(str(shown)))
+            out.print(f"{name}:", Text(str(shown)))
     for name, value in letter.headers:
-        console.print(f"header {name}:", Text(value.decode(errors="backslashreplace")))
-    console.print("value:", Text((letter.value or b"").decode(errors="backslashreplace")))
+        out.print(f"header {name}:", Text(value.decode(errors="backslashreplace")))
+    out.print("value:", Text((letter.value or b"").decode(errors="backslashreplace")))
 
 
 def _place(letter: DeadLetter) -> str:

@@ -48,18 +48,16 @@ class NoStore:
         return {}
 
 
-def measure(
-    ours: Callable[[], float], theirs: Callable[[], float], rounds: int = ROUNDS
-) -> tuple[float, float]:
-    """Median of the seconds that two things report, run in turn; a first run is not counted."""
-    kept: tuple[list[float], list[float]] = ([], [])
+def measure(*things: Callable[[], float], rounds: int = ROUNDS) -> list[float]:
+    """Median of the seconds that each thing reports, run in turn; a first run is not counted."""
+    kept: list[list[float]] = [[] for _ in things]
     for number in range(rounds + 1):
-        for call, times in zip((ours, theirs), kept, strict=True):
+        for call, times in zip(things, kept, strict=True):
             gc.collect()
             seconds = call()
             if number:
                 times.append(seconds)
-    return statistics.median(kept[0]), statistics.median(kept[1])
+    return [statistics.median(times) for times in kept]
 
 
 @contextmanager
@@ -109,9 +107,10 @@ def publish(kafka: Kafka, readings: int, rounds: int = ROUNDS) -> list[Figure]:
             return count / float(match[1])
 
         yardstick = "Kafka's ProducerPerformance"
+        ready_s, columns_s, theirs_s = measure(bytes_, columns, tool, rounds=rounds)
         return [
-            Figure("JSON bytes to Kafka", yardstick, *measure(bytes_, tool, rounds), count, ""),
-            Figure("columns to Kafka", yardstick, *measure(columns, tool, rounds), count, "1.0x"),
+            Figure("JSON bytes to Kafka", yardstick, ready_s, theirs_s, count, ""),
+            Figure("columns to Kafka", yardstick, columns_s, theirs_s, count, "1.0x"),
         ]
 
 
@@ -173,21 +172,14 @@ def consume(kafka: Kafka, readings: int, rounds: int = ROUNDS) -> list[Figure]:
             return ended - began
 
         yardstick = "Kafka's ConsumerPerformance"
+        blocks_s, one_thread_s, worker_s, theirs_s = measure(
+            lambda: take(decode=False), lambda: take(decode=True), to_rows, tool, rounds=rounds
+        )
         return [
+            Figure("Kafka to blocks of bytes", yardstick, blocks_s, theirs_s, count, "1.0x"),
+            Figure("Kafka to rows, on one thread", yardstick, one_thread_s, theirs_s, count, ""),
             Figure(
-                *("Kafka to blocks of bytes", yardstick),
-                *measure(lambda: take(decode=False), tool, rounds),
-                *(count, "1.0x"),
-            ),
-            Figure(
-                *("Kafka to rows, on one thread", yardstick),
-                *measure(lambda: take(decode=True), tool, rounds),
-                *(count, ""),
-            ),
-            Figure(
-                *("Kafka to rows, as the worker does", yardstick),
-                *measure(to_rows, tool, rounds),
-                *(count, "1.0x"),
+                "Kafka to rows, as the worker does", yardstick, worker_s, theirs_s, count, "1.0x"
             ),
         ]
 

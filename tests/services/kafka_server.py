@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 from urllib.parse import quote
 
 import pytest
@@ -32,6 +33,8 @@ from cryptography.hazmat.primitives.serialization import (
 from tests.services.kafka import HOST, free_ports
 
 VARIABLE = "CLIMATESTREAM_TEST_KAFKA"
+REQUIRED = "CLIMATESTREAM_KAFKA_REQUIRED"
+"""Where it is set, tests that find no Kafka fail instead of being skipped."""
 ROOT = Path(__file__).resolve().parents[2]
 
 USER, PASSWORD = "analyst", "a pass, word"
@@ -109,6 +112,13 @@ def why_not() -> str | None:
     )
 
 
+def _none(reason: str) -> NoReturn:
+    """Skip what needs a broker; fail where one must be there."""
+    if os.environ.get(REQUIRED):
+        pytest.fail(f"{reason} ({REQUIRED} is set)")
+    pytest.skip(reason)
+
+
 @contextmanager
 def started() -> Iterator[Kafka]:
     """A broker of its own, ended when it is left."""
@@ -140,7 +150,7 @@ def kafka() -> Iterator[Kafka]:
         return
     reason = why_not()
     if reason:
-        pytest.skip(reason)
+        _none(reason)
     with started() as server:
         yield server
 
@@ -150,7 +160,7 @@ def own_kafka() -> Iterator[Kafka]:
     """A broker that tests may kill, and start again."""
     reason = why_not()
     if reason:
-        pytest.skip(reason)
+        _none(reason)
     with started() as server:
         yield server
 

@@ -1,0 +1,182 @@
+"""Latency and memory over real servers: `python -m tests.benchmarks.servers [part of a name]`.
+
+The commands run as a user runs them, in processes of their own. Latency is event to stored, as the
+worker itself measures it and `demo.pipeline` keeps it for each partition and five seconds: the
+median of these, and the worst, without the first ones. Memory is the most that a process had
+resident, as the system accounts it, DuckDB's own included.
+"""
+
+from __future__ import annotations
+
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import duckdb
+
+from climatestream.brokers.kafka_admin import TopicSettings
+from climatestream.brokers.open import open_broker
+from climatestream.stores.crate import CrateStore
+from tests.benchmarks.timing import peak_mb
+from tests.services import crate, kafka_server
+from tests.services.kafka_server import Kafka, new_topic
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tests.services.crate import Server
+
+SCHEMA = "climatestream_bench_latency"
+HEADER = "| what | reach | measured |\n| --- | --- | --- |"
+CELLS = 4_580
+"""Readings of an hour of the simulation, at most."""
+START = datetime(2025, 1, 1, tzinfo=UTC)
+WINDOWS = (
+    'SELECT extract(epoch FROM "time"), stored_p50_ms, stored_p95_ms, stored_p99_ms, "rows" '
+    'FROM {}.pipeline WHERE "rows" > 0 ORDER BY "time"'
+)
+WARM_S = 10
+"""Time that does not count: group and server start [s]."""
+PATIENCE_S = 300
+
+
+def readings(count: int) -> list[str]:
+    """Arguments for hours of simulated readings, so many or a few fewer."""
+    hours = max(1, count // CELLS)
+    end = START + timedelta(hours=hours - 1)
+    return [
+        f"simulation:?days={hours // 24 + 1}",
+        *("--from", f"{START:%Y-%m-%d}", "--to", f"{end:%Y-%m-%dT%H:00}"),
+    ]
+
+
+@contextmanager
+def command(*arguments: str) -> Iterator[subprocess.Popen[bytes]]:
+    """A `climatestream` command; interrupted as a user does when it is left."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "climatestream", *arguments],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        yield process
+    finally:
+        if process.poll() is None:
+            process.send_signal(signal.SIGINT)
+        process.wait()
+
+
+def said(windows: Sequence[Sequence[Any]]) -> str:
+    """Median and worst of the windows' percentiles."""
+    warm = [row for row in windows if row[0] >= windows[0][0] + WARM_S] or windows
+    percentiles = [[row[place] for row in warm] for place in (1, 2, 3)]
+    median = "/".join(f"{statistics.median(values):,.0f}" for values in percentiles)
+    worst = "/".join(f"{max(values):,.0f}" for values in percentiles)
+    count = sum(row[4] for row in warm)
+    return f"p50/p95/p99 {median} ms; worst five seconds {worst} ms ({count:,} readings)"
+
+
+def latency_embedded(rate: int, seconds: int) -> str:
+    """`run` at so many readings a second."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "bench.duckdb"
+        store = ("--store", f"duckdb:{file}", "--rate", f"{rate}/s")
+        with command("run", *readings(rate * seconds), *store) as run:
+            assert run.wait() == 0
+        with duckdb.connect() as connection:
+            connection.execute(f"ATTACH '{file}' AS store (READ_ONLY)")
+            return said(connection.execute(WINDOWS.format("store.demo")).fetchall())
+
+
+def latency(kafka: Kafka, server: Server, rate: int, seconds: int) -> str:
+    """`publish` into Kafka and `consume` into CrateDB at so many readings a second."""
+    store = CrateStore(server.at(SCHEMA))
+    store.drop()
+    store.init(replicas="0")
+    topic = new_topic()
+    broker = kafka.url(topic)
+    with open_broker(broker) as opened:
+        opened.ensure_topic(TopicSettings(partitions=4))
+    crate_url = f"crate://{server.address.user}@{server.address.server}/{SCHEMA}"
+    source = (*readings(rate * seconds), "--broker", broker, "--rate", f"{rate}/s")
+    try:
+        with command("consume", "--broker", broker, "--store", crate_url) as worker:
+            with command("publish", *source) as publish:
+                assert publish.wait() == 0
+            with open_broker(broker) as opened:
+                published = opened.count()
+            deadline = time.monotonic() + PATIENCE_S
+            rows = _windows(server)
+            while sum(row[4] for row in rows) < published:
+                assert worker.poll() is None, "the worker ended"
+                assert time.monotonic() < deadline, f"{rows} of {published} readings"
+                time.sleep(1.0)
+                rows = _windows(server)
+            worker.send_signal(signal.SIGINT)
+            worker.wait()
+    finally:
+        store.drop()
+    return said(rows)
+
+
+def _windows(server: Server) -> list[list[Any]]:
+    server.sql(f"REFRESH TABLE {SCHEMA}.pipeline")
+    rows: list[list[Any]] = server.sql(WINDOWS.format(SCHEMA))["rows"]
+    return rows
+
+
+def memory(kafka: Kafka, messages: int) -> Iterator[str]:
+    """Peak memory of publish, consume and audit over so many messages."""
+    with tempfile.TemporaryDirectory() as folder:
+        broker = kafka.url(new_topic())
+        both = ("--broker", broker, "--store", f"duckdb:{folder}/bench.duckdb")
+        runs = {
+            "publish": ("publish", *readings(messages), "--broker", broker),
+            "consume, DuckDB": ("consume", *both, "--until-caught-up"),
+            "audit, DuckDB": ("audit", *both),
+        }
+        for name, arguments in runs.items():
+            began = time.monotonic()
+            peak = peak_mb(arguments)
+            reach = "1 GB" if name.startswith("audit") else "300 MB"
+            per_s = messages / (time.monotonic() - began)
+            yield (
+                f"| memory of {name}, {messages:,} messages | {reach} "
+                f"| {peak:,.0f} MB ({per_s:,.0f}/s) |"
+            )
+
+
+def figures(kafka: Kafka, server: Server) -> dict[str, Callable[[], Iterator[str]]]:
+    """By name, what prints lines of the table."""
+
+    def latencies() -> Iterator[str]:
+        yield f"| event to stored, embedded, 1,000/s | 100 ms | {latency_embedded(1_000, 60)} |"
+        for rate, reach in ((1_000, "300 ms"), (20_000, "")):
+            found = latency(kafka, server, rate, 60)
+            yield f"| event to stored, Kafka to CrateDB, {rate:,}/s | {reach} | {found} |"
+
+    return {"latency": latencies, "memory": lambda: memory(kafka, 10_000_000)}
+
+
+def main() -> None:
+    """Print a Markdown table."""
+    wanted = " ".join(sys.argv[1:])
+    print(HEADER)
+    with kafka_server.started() as kafka, crate.started() as server:
+        for name, lines in figures(kafka, server).items():
+            if wanted in name:
+                for line in lines():
+                    print(line, flush=True)
+
+
+if __name__ == "__main__":
+    main()
