@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
@@ -74,6 +75,7 @@ class DataStoreRequest:
     stop: threading.Event = field(default_factory=threading.Event)
     pace: Pace = PACE
     open_store: Callable[[], DataStore] = open_data_store
+    now_s: Callable[[], float] = time.time
 
     def fetch(self, kept: ExitStack) -> Fetched:
         """Have all answers in the cache; they stay there until `kept` is closed.
@@ -95,7 +97,9 @@ class DataStoreRequest:
         asks = cds_plan.plan(request, named)
         asked = downloaded = 0
         for _ in range(2):
-            fetch = Fetch(asks, self.cache, self.open_store, self.stop, pace=self.pace)
+            fetch = Fetch(
+                asks, self.cache, self.open_store, self.stop, pace=self.pace, now_s=self.now_s
+            )
             with Spinner(fetch.progress.said):
                 keys = fetch.run()
             asked += fetch.asked

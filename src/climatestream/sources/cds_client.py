@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import re
 import threading
+import time
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -249,6 +250,7 @@ class DataStore:
         self._lock = threading.Lock()
         self._processes: dict[str, Process] = {}
         self._client: Client | None = None
+        self._quiet_until_s = 0.0
 
     def cost(self, ask: Ask) -> tuple[float, float]:
         """What a request costs, and what one may cost; the service's own unit.
@@ -334,6 +336,7 @@ class DataStore:
 
         try:
             with self._lock:
+                self._keep_quiet()
                 return call()
         except (LinkError, KeyError, AssertionError) as error:
             raise SourceError(
@@ -357,6 +360,14 @@ class DataStore:
             raise SourceUnavailable(
                 self._scrubbed(f"{self._name} does not answer ({_plain(error)})")
             ) from error
+
+    def _keep_quiet(self) -> None:
+        """Refuse to ask before the time that the service has said: the limit is the user's."""
+        left = self._quiet_until_s - time.monotonic()
+        if left > 0.0:
+            raise SourceUnavailable(
+                f"{self._name} wants {left:.0f} s without calls", retry_after_s=left
+            )
 
     @property
     def _name(self) -> str:
@@ -400,10 +411,10 @@ class DataStore:
         status, title, detail = _said(response)
         words = self._scrubbed(" ".join(filter(None, [title, detail])) or f"status {status}")
         if status in BUSY:
-            wait = response.headers.get("Retry-After", "")
+            wait_s = retry_after_s(response)
+            self._quiet_until_s = time.monotonic() + (wait_s or 0.0)
             return SourceUnavailable(
-                f"{self._name} answered {status}: {words}",
-                retry_after_s=float(wait) if wait.isdigit() else None,
+                f"{self._name} answered {status}: {words}", retry_after_s=wait_s
             )
         if status == 401:
             return NotServed(
@@ -440,6 +451,12 @@ class _Refused(SourceError):
     def __init__(self, message: str, words: str) -> None:
         super().__init__(message)
         self.words = words
+
+
+def retry_after_s(response: requests.Response) -> float | None:
+    """When a service wants to be asked again [s]; None: it does not say."""
+    wait = response.headers.get("Retry-After", "")
+    return float(wait) if wait.isdigit() else None
 
 
 def _said(response: requests.Response) -> tuple[int, str, str]:

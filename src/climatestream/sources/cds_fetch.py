@@ -207,7 +207,6 @@ class Fetch:
         self._now_s = now_s
         self._workers = in_flight * 2
         self._gate = Gate(in_flight, self._end)
-        self._not_before_s = 0.0
         self._fits: dict[str, int] = {}
         self.progress = Progress(states=dict.fromkeys((ask.label for ask in asks), "waiting"))
         self.asked = 0
@@ -382,18 +381,23 @@ class Fetch:
             self._set(ask, "accepted")
             known = asked.request_id
             return self._call(lambda store: store.job(ask, known))
-        if asked is not None:
-            # It may have been sent, and the answer lost: then it is there already.
-            sent_at = asked.asked_at_s
-            lost = self._call(lambda store: store.lost(ask, sent_at))
-            if lost is not None:
-                slot.note(replace(asked, request_id=lost.id))
-                return lost
-        asked = self._new(ask)
+        # Where it was sent and no answer came, the service may have it all the same.
+        sent = asked is not None
+        asked = asked or self._new(ask)
         slot.note(asked)
-        job = self._call(lambda store: store.submit(ask))
+        since_s = asked.asked_at_s
+
+        def send(store: DataStore) -> Job:
+            nonlocal sent
+            found = store.lost(ask, since_s) if sent else None
+            sent = True
+            if found is None:
+                found = store.submit(ask)
+                self.asked += 1
+            return found
+
+        job = self._call(send)
         slot.note(replace(asked, request_id=job.id))
-        self.asked += 1
         self._set(ask, "accepted")
         return job
 
@@ -451,7 +455,7 @@ class Fetch:
         """What a call of the service gives, tried again while it can't answer."""
         failures = 0
         while True:
-            self._sleep(self._not_before_s - time.monotonic())
+            self._sleep(0.0)
             try:
                 answer = call(self._opened())
             except (QueueFull, Failed):
@@ -470,8 +474,6 @@ class Fetch:
             raise error
         self.progress.waiting_for = str(error)
         if error.retry_after_s is not None:
-            # For all threads: the limit is the user's.
-            self._not_before_s = max(self._not_before_s, time.monotonic() + error.retry_after_s)
             self._sleep(error.retry_after_s)
         else:
             pause = self._pace.retry_first_s * 2.0 ** max(failures - 1, 0)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from climatestream.errors import SourceError, SourceUnavailable
-from climatestream.sources.cds_client import BUSY, TIMEOUT_S, Gone
+from climatestream.sources.cds_client import BUSY, TIMEOUT_S, Gone, retry_after_s
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -41,6 +41,7 @@ def download(url: str, part: Path, size: int, received: Callable[[int, int], obj
         It can't be written, or is not of this size.
     """
     import requests
+    from urllib3.exceptions import HTTPError
 
     have = part.stat().st_size if part.exists() else 0
     if have > size:
@@ -57,11 +58,12 @@ def download(url: str, part: Path, size: int, received: Callable[[int, int], obj
             with part.open("r+b" if have else "wb") as file:
                 file.seek(have)
                 file.truncate()
-                for block in response.iter_content(BLOCK):
+                # What came before a connection broke counts: never a block of a fixed size.
+                while block := response.raw.read1(BLOCK):
                     file.write(block)
                     have += len(block)
                     received(len(block), have)
-    except requests.RequestException as error:
+    except (requests.RequestException, HTTPError, ConnectionError, TimeoutError) as error:
         raise SourceUnavailable(f"the download stopped at {have:,} of {size:,} bytes") from error
     except OSError as error:
         raise SourceError(
@@ -88,9 +90,7 @@ def _begin(response: requests.Response, have: int) -> int:
     if status == 200:
         return 0
     if status in BUSY:
-        wait = response.headers.get("Retry-After", "")
         raise SourceUnavailable(
-            f"the download's server answered {status}",
-            retry_after_s=float(wait) if wait.isdigit() else None,
+            f"the download's server answered {status}", retry_after_s=retry_after_s(response)
         )
     raise Gone(f"the download's server has the answer no more ({status})")
