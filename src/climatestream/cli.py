@@ -20,6 +20,7 @@ from dotenv import load_dotenv
 
 from climatestream import settings, units
 from climatestream.cli_dashboards import dashboards
+from climatestream.cli_fetch import cache_commands, fetch
 from climatestream.cli_lambda import lambda_
 from climatestream.cli_stream import (
     audit,
@@ -131,7 +132,7 @@ def demo(
     with (
         Interrupt() as interrupt,
         tempfile.TemporaryDirectory(prefix="climatestream-") as folder,
-        open_source_of(sources or (DEMO_SOURCE,), select) as source,
+        open_source_of(sources or (DEMO_SOURCE,), select, interrupt) as source,
         embedded(
             store or f"duckdb:{folder}/demo.duckdb",
             interrupt,
@@ -183,7 +184,7 @@ def run(
 
     pace = pace_of(rate, speed, loop, shift_to_now)
     keep_s = None if keep is None else units.duration_s(keep)
-    with Interrupt() as interrupt, open_source_of(sources, select) as source:
+    with Interrupt() as interrupt, open_source_of(sources, select, interrupt) as source:
         batches = replay.paced(source, pace, replay.Clock(interrupt.stop))
         slices = None if loop else len(source.slices())
         with embedded(
@@ -285,6 +286,8 @@ for command in (
     normals,
     store_commands,
     dashboards,
+    fetch,
+    cache_commands,
 ):
     cli.add_command(command)
 

@@ -82,7 +82,7 @@ def publish(
         ExitStack() as stack,
         # closing the producer ends what waits for a broker that is away
         Interrupt(PUBLISH_DRAIN_S, stack.close) as interrupt,
-        open_source_of(sources, select) as source,
+        open_source_of(sources, select, interrupt) as source,
     ):
         batches = replay.paced(source, pace, replay.Clock(interrupt.stop))
         counts = Counts()
@@ -396,6 +396,8 @@ def retry_letters(
 @setting("region")
 @setting("variables")
 @setting("dataset")
+@setting("cache")
+@setting("cache-size")
 @as_json
 @example("climatestream normals --store duckdb:germany.duckdb --variables temperature")
 def normals(
@@ -407,6 +409,8 @@ def normals(
     region: str | None,
     variables: str | None,
     dataset: str | None,
+    cache: str | None,
+    cache_size: str,
     json_: bool,
 ) -> int:
     """Compute what is normal for each cell and day of the year, into demo.climate_normals.
@@ -429,7 +433,13 @@ def normals(
         target = stack.enter_context(open_store(store))
         source = target
         if sources:
-            select = {"region": region, "variables": variables, "dataset": dataset}
+            select = {
+                "region": region,
+                "variables": variables,
+                "dataset": dataset,
+                "cache": cache,
+                "cache_size": cache_size,
+            }
             source = stack.enter_context(_gathered(sources, select, rule, interrupt))
         taken = [dataset] if dataset else computing.datasets(source, rule.period)
         if not taken:
@@ -465,7 +475,7 @@ def _gathered(
     with tempfile.TemporaryDirectory(prefix="climatestream-") as folder:
         name = f"duckdb:{folder}/readings.duckdb"
         with (
-            open_source_of(sources, select | period) as source,
+            open_source_of(sources, select | period, interrupt) as source,
             embedded(name, interrupt, dataset=select["dataset"]) as pipeline,
         ):
             clock = replay.Clock(interrupt.stop)

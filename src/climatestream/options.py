@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from inspect import cleandoc
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -16,6 +18,7 @@ from climatestream.interrupt import EXIT_CODE, Interrupt
 if TYPE_CHECKING:
     from climatestream.ports import Source
     from climatestream.replay import Pace
+    from climatestream.sources.open import Around
     from climatestream.sources.selection import Selection
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -34,8 +37,10 @@ def setting(name: str, **more: Any) -> Callable[[F], F]:
 
 
 def selecting(command: F) -> F:
-    """The options that narrow a source."""
+    """The options that narrow a source, and say where what services send is kept."""
     for option in (
+        setting("cache-size"),
+        setting("cache"),
         setting("dataset"),
         click.option("--to", "until", metavar="TIME", help="Last date or time to read."),
         click.option("--from", "since", metavar="TIME", help="First date or time to read."),
@@ -84,11 +89,31 @@ def example(text: str) -> Callable[[F], F]:
     return add
 
 
-def open_source_of(specs: tuple[str, ...], select: dict[str, Any]) -> Source:
-    """The source that a command's arguments and options name."""
+@contextmanager
+def open_source_of(
+    specs: tuple[str, ...], select: dict[str, Any], interrupt: Interrupt
+) -> Iterator[Source]:
+    """The source that a command's arguments and options name, open.
+
+    A signal ends the opening at once: nothing is published yet.
+    """
     from climatestream.sources.open import open_source
 
-    return open_source(specs, selection(**select))
+    narrowed = {name: text for name, text in select.items() if not name.startswith("cache")}
+    around = around_of(select["cache"], select["cache_size"], interrupt)
+    with ExitStack() as stack:
+        with interrupt.at_once():
+            source = open_source(specs, selection(**narrowed), around)
+            opened = stack.enter_context(source)
+        yield opened
+
+
+def around_of(cache: str | None, cache_size: str, interrupt: Interrupt) -> Around:
+    """What the options of the cache ask for."""
+    from climatestream.sources.open import Around
+
+    folder = None if cache is None else Path(cache).expanduser()
+    return Around(folder, units.size_bytes(cache_size), interrupt.stop)
 
 
 def selection(

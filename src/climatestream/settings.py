@@ -85,6 +85,16 @@ SETTINGS: Final = (
         "Variables, separated by commas: temperature,u10,v10,pressure.",
     ),
     Setting(
+        "cache",
+        None,
+        "Folder of what services sent. Without it, the system's for what can be had again.",
+    ),
+    Setting(
+        "cache-size",
+        "20GB",
+        "How much the cache holds at most; the longest unused goes first. 500MB, 20GB.",
+    ),
+    Setting(
         "keep",
         None,
         "How long readings are kept, by their own time: 15m, 12h, 30d. Without it, for ever.",

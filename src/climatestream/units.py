@@ -26,6 +26,23 @@ def duration_s(text: str) -> float:
     return float(match[1]) * SECONDS[match[2]]
 
 
+SIZES: Final = {"KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
+
+
+def size_bytes(text: str) -> int:
+    """A size in bytes: `500MB`, `20GB`.
+
+    Raises
+    ------
+    UsageError
+        The text is no size.
+    """
+    match = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([KMGT]B)\s*", text.upper())
+    if match is None:
+        raise UsageError(f"{text!r} is no size: expected a number and a unit, such as 500MB, 20GB")
+    return round(float(match[1]) * SIZES[match[2]])
+
+
 def rate_per_s(text: str) -> float:
     """Readings a second: `500/s` or `500`.
 

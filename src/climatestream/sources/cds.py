@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Self
 
@@ -100,7 +101,7 @@ class DataStoreRequest:
             fetch = Fetch(
                 asks, self.cache, self.open_store, self.stop, pace=self.pace, now_s=self.now_s
             )
-            with Spinner(fetch.progress.said):
+            with Spinner(fetch.progress.said), _told():
                 keys = fetch.run()
             asked += fetch.asked
             downloaded += fetch.downloaded
@@ -112,6 +113,20 @@ class DataStoreRequest:
             f"the cache {self.cache.folder} loses answers as fast as they come: give it more room "
             "with --cache-size"
         )
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """Say what becomes of requests whose answers nobody waits for any more."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        print(
+            "climatestream: stopped; what was asked for goes on at the service, and the same "
+            "command goes on with it",
+            file=sys.stderr,
+        )
+        raise
 
 
 class DataStoreSource:

@@ -236,12 +236,14 @@ class Fetch:
             )
             for i in range(min(self._workers, len(self._asks)))
         ]
-        for thread in threads:
-            thread.start()
-        while any(thread.is_alive() for thread in threads):
-            if self._stop.wait(0.05) or errors:
-                break
-        self._end.set()
+        try:
+            for thread in threads:
+                thread.start()
+            while any(thread.is_alive() for thread in threads):
+                if self._stop.wait(0.05) or errors:
+                    break
+        finally:
+            self._end.set()
         if errors:
             raise errors[0]
         if len(found) < len(self._asks):

@@ -55,7 +55,8 @@ def download(url: str, part: Path, size: int, received: Callable[[int, int], obj
     try:
         with requests.get(url, headers=headers, stream=True, timeout=TIMEOUT_S) as response:
             have = _begin(response, have)
-            with part.open("r+b" if have else "wb") as file:
+            # Unbuffered: what has arrived is there after a crash.
+            with part.open("r+b" if have else "wb", buffering=0) as file:
                 file.seek(have)
                 file.truncate()
                 # What came before a connection broke counts: never a block of a fixed size.
