@@ -28,7 +28,7 @@ class RefreshedStore(WrappedStore):
         self.store = store
 
     def before(self, call: str) -> None:
-        for table in ("climate_data", "datasets", "pipeline"):
+        for table in ("climate_data", "datasets", "pipeline", "climate_normals"):
             self.store._http.sql(f"REFRESH TABLE {self.store.address.schema}.{table}")
 
 
