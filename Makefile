@@ -92,9 +92,9 @@ screenshot: env ## docs/page.png, from a running demo
 lock: env ## the lock files, from pyproject.toml
 	$(BIN)/pip install --quiet uv
 	$(BIN)/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 --no-header \
-		--no-emit-index-url --extra dev --extra grafana --extra kafka --extra lambda --extra msk --output-file requirements.lock pyproject.toml
+		--no-emit-index-url --extra dev --extra grafana --extra kafka --extra lambda --extra msk --extra zarr --output-file requirements.lock pyproject.toml
 	$(BIN)/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 --no-header \
-		--no-emit-index-url --extra dev --extra grafana --extra kafka --extra lambda --extra msk --extra grib --constraint requirements.lock \
+		--no-emit-index-url --extra dev --extra grafana --extra kafka --extra lambda --extra msk --extra zarr --extra grib --constraint requirements.lock \
 		--output-file requirements-grib.lock pyproject.toml
 	$(BIN)/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 --no-header \
 		--no-emit-index-url --extra cds --extra grafana --extra kafka --extra lambda --constraint requirements.lock \

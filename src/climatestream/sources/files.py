@@ -66,7 +66,7 @@ class FileSource:
                 field for file in self._files.find() for field in self._files.fields(file, wanted)
             ]
             wanted.check()
-            self._layers = _layers(fields, self._selection)
+            self._layers = layers_of(fields, self._selection)
         except BaseException:
             self._files.__exit__(None, None, None)
             raise
@@ -103,7 +103,7 @@ class FileSource:
                 yield from layer.read(slice_.time_ns)
 
 
-def _layers(fields: Sequence[Field], selection: Selection) -> list[merge.Layer]:
+def layers_of(fields: Sequence[Field], selection: Selection) -> list[merge.Layer]:
     """Fields as layers: named, checked, narrowed to what is asked for.
 
     Raises
