@@ -47,7 +47,7 @@ _ARCO_ERA5: Final = (
     "blh cdir d2m fdir fg10 msl skt slhf sp sshf ssrd sst strd t2m tcc tp u10 u100 v10 v100"
 )
 _EDH_DAILY: Final = "d2m sp swvl1 swvl2 t2m u10 v10"
-"""Those of the daily store that are means; its sums are taken from the hours, whose rule is known."""
+"""Those of the daily store that are means; sums are taken from the hours, whose rule is known."""
 
 OWN_NAMES: Final[Mapping[str, str]] = {
     "reanalysis-era5-land": "era5-land/hourly",

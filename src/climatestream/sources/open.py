@@ -95,7 +95,15 @@ def _cds(spec: str, selection: Selection, around: Around) -> Source:
     return DataStoreSource(request)
 
 
+def _archive(spec: str, selection: Selection, _: Around) -> Source:
+    from climatestream.sources.zarr_source import ZarrSource
+
+    return ZarrSource(spec, selection)
+
+
 _SERVICES: Final[Mapping[str, Callable[[str, Selection, Around], Source]]] = {
     SIMULATION: _simulation,
     "cds:": _cds,
+    "arco:": _archive,
+    "edh:": _archive,
 }
