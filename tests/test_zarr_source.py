@@ -39,7 +39,7 @@ def server(
     with ZarrServer(archive_folder).serving() as served:
         for name in archives.URL_ENVIRONMENT.values():
             monkeypatch.setenv(name, served.url)
-        monkeypatch.setenv(archives.ARCO_KEY, "secret-of-arco")
+        monkeypatch.setenv("CDSAPI_KEY", "secret-of-arco")
         monkeypatch.setenv(archives.EDH_KEY, "secret-of-edh")
         monkeypatch.setenv("HOME", str(tmp_path))
         yield served
@@ -307,19 +307,25 @@ def test_keys_are_asked_for_never_shown(
         shown = [*said, str(refused.value), str(late.value), repr(opened.__dict__)]
     assert not any("secret" in text for text in shown)
     monkeypatch.delenv(key)
-    with pytest.raises(NotServed, match=r"get it at https://.* and put it into") as missing:
+    with pytest.raises(NotServed, match=r"https://.*(put it into|where to put it)") as missing:
         source(f"{service}:era5-land/hourly", chosen).__enter__()
     assert missing.value.lack == "key"
 
 
 def test_keys_come_from_the_files_where_the_services_tell_to_put_them(tmp_path: Path) -> None:
-    home = {"HOME": str(tmp_path)}
+    home = {"HOME": str(tmp_path), "CDSAPI_RC": str(tmp_path / ".cdsapirc")}
     (tmp_path / ".cdsapirc").write_text("url: https://cds.climate.copernicus.eu/api\nkey: abc\n")
     netrc = tmp_path / ".netrc"
     netrc.write_text("machine data.earthdatahub.destine.eu\n  password token\n")
     netrc.chmod(0o600)
     assert archives.headers("arco", home) == {"Authorization": "Bearer abc"}
     assert archives.headers("edh", home) == {"Authorization": "Basic ZWRoOnRva2Vu"}
+
+
+def test_a_key_is_never_sent_unencrypted() -> None:
+    elsewhere = {"CLIMATESTREAM_EDH_URL": "http://mirror.example/era5"}
+    with pytest.raises(UsageError, match="would send the key unencrypted"):
+        archives.base_url("edh", elsewhere)
 
 
 # --------------------------------------------------------------------------------- refusals

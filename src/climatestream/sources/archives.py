@@ -24,11 +24,9 @@ from urllib.parse import urlsplit
 
 from climatestream import variables
 from climatestream.errors import NotServed, UsageError
+from climatestream.sources.cds_client import credentials
 
-ARCO_KEY: Final = "CDSAPI_KEY"
 EDH_KEY: Final = "EDH_API_KEY"
-CDS_FILE: Final = "~/.cdsapirc"
-CDS_FILE_ENVIRONMENT: Final = "CDSAPI_RC"
 
 ARCO_URL: Final = "https://arco.datastores.ecmwf.int"
 EDH_URL: Final = "https://data.earthdatahub.destine.eu/era5"
@@ -115,15 +113,7 @@ def headers(service: str, environment: Mapping[str, str] | None = None) -> dict[
     """
     said = os.environ if environment is None else environment
     if service == "arco":
-        key = said.get(ARCO_KEY) or _key_of_file(said)
-        if not key:
-            raise NotServed(
-                "key",
-                f"arco: needs the key of the Climate Data Store: get it at "
-                f"https://cds.climate.copernicus.eu/profile and put it into {CDS_FILE} or "
-                f"{ARCO_KEY}",
-            )
-        return {"Authorization": f"Bearer {key}"}
+        return {"Authorization": f"Bearer {credentials(said).key}"}
     host = urlsplit(base_url("edh", said)).hostname or ""
     token = said.get(EDH_KEY) or _token_of_netrc(host, said)
     if not token:
@@ -137,10 +127,23 @@ def headers(service: str, environment: Mapping[str, str] | None = None) -> dict[
 
 
 def base_url(service: str, environment: Mapping[str, str] | None = None) -> str:
-    """The service's address; another one for a mirror, or a test."""
+    """The service's address; another one for a mirror, or a test.
+
+    Raises
+    ------
+    UsageError
+        The key would be sent where it can be read.
+    """
     said = os.environ if environment is None else environment
     default = {"arco": ARCO_URL, "edh": EDH_URL}[service]
-    return said.get(URL_ENVIRONMENT[service], default).rstrip("/")
+    url = said.get(URL_ENVIRONMENT[service], default).rstrip("/")
+    parts = urlsplit(url)
+    if parts.scheme != "https" and parts.hostname != "127.0.0.1":
+        raise UsageError(
+            f"{URL_ENVIRONMENT[service]} is {url!r}, which would send the key unencrypted: "
+            f"expected https, as in {default}"
+        )
+    return url
 
 
 def dataset_of(spec: str) -> str:
@@ -209,20 +212,6 @@ def _named(name: str, short_names: str) -> bool:
         if name == (short if variable is None else variable.name):
             return True
     return False
-
-
-def _key_of_file(said: Mapping[str, str]) -> str | None:
-    """The key in the Data Store's own file: a line `key: ...`."""
-    path = Path(said.get(CDS_FILE_ENVIRONMENT) or Path(said.get("HOME", "~")) / ".cdsapirc")
-    try:
-        lines = path.expanduser().read_text().splitlines()
-    except (OSError, UnicodeDecodeError):
-        return None
-    for line in lines:
-        name, _, value = line.partition(":")
-        if name.strip() == "key":
-            return value.strip().strip("\"'") or None
-    return None
 
 
 def _token_of_netrc(host: str, said: Mapping[str, str]) -> str | None:
