@@ -13,9 +13,9 @@ Numbers are exact: a float64 comes back bit for bit. A missing value is null or 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, cast
 
 import orjson
 
@@ -37,6 +37,8 @@ if TYPE_CHECKING:
     from climatestream.model import Flags, Floats
 
 T = TypeVar("T", str, bool)
+Published: TypeAlias = tuple[int, str, int]
+"""When and where a message was published first: its time [ms], source and offset."""
 
 FIRST_NS = -2_208_988_800_000_000_000
 """1900-01-01T00:00Z: no earlier time is stored [ns]."""
@@ -160,6 +162,10 @@ class Origin:
     def source(self) -> str:
         return f"{self.topic}/{self.partition}"
 
+    @property
+    def rank(self) -> Published:
+        return self.published_at_ms, self.source, self.offset
+
     def headers(self) -> Headers:
         """As headers of the message that is published again."""
         place = [self.topic, self.partition, self.offset, self.published_at_ms, self.attempt]
@@ -207,11 +213,12 @@ def decode(messages: Sequence[Messages], dataset: str, types: dict[str, FieldTyp
         that message's type; a later message with another type is a dead letter.
     """
     readings: list[Reading] = []
-    places: list[tuple[Messages, int]] = []
+    ranks: list[Published] = []
     dead: list[DeadLetter] = []
     index: list[int] = []
     first = 0
     for block in messages:
+        source, again = block.source, origins(block)
         for place, value in enumerate(block.value):
             try:
                 reading = read(value, dataset, types)
@@ -219,10 +226,11 @@ def decode(messages: Sequence[Messages], dataset: str, types: dict[str, FieldTyp
                 dead.append(bury(block, place, error))
             else:
                 readings.append(reading)
-                places.append((block, place))
+                rank = (block.published_at_ms[place], source, block.offset[place])
+                ranks.append(again[place].rank if place in again else rank)
                 index.append(first + place)
         first += len(block)
-    return Decoded(_rows(readings, places, types), index, dead)
+    return Decoded(_rows(readings, ranks, types), index, dead)
 
 
 def bury(block: Messages, index: int, error: BadMessage) -> DeadLetter:
@@ -303,6 +311,8 @@ def _time_ns(value: object) -> int:
 
 
 def _degrees(name: str, value: object, low: float, high: float) -> float:
+    if type(value) is float and low <= value <= high:
+        return value
     if value is None:
         raise BadMessage("missing-field", f"{name} is missing or null")
     degrees = _number(name, value)
@@ -330,6 +340,12 @@ def _data(
     new_types: dict[str, FieldType] = {}
     finite = False
     for name, value in document.items():
+        if type(value) is float and types.get(name) == "number" and math.isfinite(value):
+            # What nearly all are, as the lines below would have it; a call less each.
+            conversion = _CONVERSIONS.get(name)
+            data[name] = value if conversion is None else value * conversion[0] + conversion[1]
+            finite = True
+            continue
         if value is None:
             continue
         kind = types.get(name) or _first_type(name, value, new_types)
@@ -417,11 +433,10 @@ _ABSENT: dict[FieldType, float | None] = {"number": math.nan, "text": None, "boo
 
 def _rows(
     readings: Sequence[Reading],
-    places: Sequence[tuple[Messages, int]],
+    ranks: Sequence[Published],
     types: Mapping[str, FieldType],
 ) -> Rows:
     names = list(dict.fromkeys(name for reading in readings for name in reading.data))
-    ranks = [_rank(block, i) for block, i in places]
     return Rows(
         dataset=[r.dataset for r in readings],
         cell=[r.cell for r in readings],
@@ -430,7 +445,7 @@ def _rows(
         latitude=[r.latitude for r in readings],
         longitude=[r.longitude for r in readings],
         preliminary=[r.preliminary for r in readings],
-        data={name: list(_column(name, types[name], readings)) for name in names},
+        data={name: _column(name, types[name], readings) for name in names},
         types={name: types[name] for name in names},
         published_at_ms=[published_at_ms for published_at_ms, _, _ in ranks],
         source=[source for _, source, _ in ranks],
@@ -438,14 +453,6 @@ def _rows(
     )
 
 
-def _rank(block: Messages, index: int) -> tuple[int, str, int]:
-    """When and where a message was published first: its time, its source, its offset."""
-    origin = origin_of(block.headers[index]) if block.headers[index] else None
-    if origin is not None:
-        return origin.published_at_ms, origin.source, origin.offset
-    return block.published_at_ms[index], block.source, block.offset[index]
-
-
-def _column(name: str, kind: FieldType, readings: Sequence[Reading]) -> Iterator[Any]:
+def _column(name: str, kind: FieldType, readings: Sequence[Reading]) -> list[Any]:
     absent = _ABSENT[kind]
-    return (reading.data.get(name, absent) for reading in readings)
+    return [reading.data.get(name, absent) for reading in readings]

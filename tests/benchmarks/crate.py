@@ -79,9 +79,7 @@ class Bench:
 
     def ready(self, calls: list[Rows]) -> list[crate_merge.Parameters]:
         """As the bare loop takes them."""
-        return [
-            row for rows in calls for row in crate_merge.parameters(rows, crate_merge.keys_of(rows))
-        ]
+        return [row for rows in calls for row in crate_merge.parameters(rows)]
 
     def loop(self, ready: list[crate_merge.Parameters]) -> None:
         """With the bare loop."""

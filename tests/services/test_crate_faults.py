@@ -241,10 +241,8 @@ def test_new_fields_of_several_writers_reach_all_rows(cratedb: Server, store: Cr
 def test_the_server_still_drops_new_fields_of_a_request(cratedb: Server, store: CrateStore) -> None:
     """The fault that `Merge._apply` goes round; when this fails, that may go."""
     assert store.write(rows(*readings(10))) == []
-    parameters = crate_merge.parameters(
-        new := rows(*(replace(r, data={"soil": 1.5}) for r in readings(10))),
-        crate_merge.keys_of(new),
-    )
+    new = rows(*(replace(r, data={"soil": 1.5}) for r in readings(10)))
+    parameters = crate_merge.parameters(new)
     results = store._http.sql(store._merge._upsert, bulk=parameters)["results"]
     assert {result["rowcount"] for result in results} == {1}
     assert sum(value == 1.5 for value in store.find(new).data["soil"]) < 10

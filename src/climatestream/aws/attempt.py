@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 from climatestream.aws.configuration import Configuration
-from climatestream.aws.kafka_event import Place, cut, place_of
+from climatestream.aws.kafka_event import TopicPartition, cut, place_of
 from climatestream.errors import StoreError, StoreUnavailable, Transient
 from climatestream.ingest import Ingest, Report
 from climatestream.keep import Keeper
@@ -52,12 +52,12 @@ class Progress:
         Time that it took.
     """
 
-    done: Mapping[Place, int] = field(default_factory=dict)
-    held: frozenset[Place] = frozenset()
+    done: Mapping[TopicPartition, int] = field(default_factory=dict)
+    held: frozenset[TopicPartition] = frozenset()
     stored: int = 0
     expired: int = 0
     dead: tuple[DeadLetter, ...] = ()
-    latency_ms: Mapping[Place, Sequence[int]] = field(default_factory=dict)
+    latency_ms: Mapping[TopicPartition, Sequence[int]] = field(default_factory=dict)
     error: Transient | StoreError | None = None
     seconds: float = 0.0
 
@@ -93,7 +93,7 @@ class Progress:
         )
 
 
-def first_failed(messages: Sequence[Messages], progress: Progress) -> dict[Place, int]:
+def first_failed(messages: Sequence[Messages], progress: Progress) -> dict[TopicPartition, int]:
     """By topic and partition, the offset of the first message that is not done."""
     failed = {}
     for block in messages:

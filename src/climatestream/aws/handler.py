@@ -21,7 +21,7 @@ from typing import Any, Final, Protocol
 from climatestream.aws import log
 from climatestream.aws.attempt import Attempt, Consumer, Progress, first_failed
 from climatestream.aws.configuration import Configuration
-from climatestream.aws.kafka_event import Answer, Place, answer, blocks, place_of
+from climatestream.aws.kafka_event import Answer, TopicPartition, answer, blocks, place_of
 from climatestream.errors import StoreError, StoreUnavailable
 from climatestream.model import Messages
 
@@ -141,7 +141,7 @@ class Function:
         self,
         messages: Sequence[Messages],
         progress: Progress,
-        failed: Mapping[Place, int],
+        failed: Mapping[TopicPartition, int],
         request_id: str,
         seconds: float,
     ) -> None:

@@ -23,7 +23,7 @@ from typing import Any, Final, TypeAlias
 from climatestream.errors import UsageError
 from climatestream.model import Headers, Messages
 
-Place: TypeAlias = tuple[str, int]
+TopicPartition: TypeAlias = tuple[str, int]
 """Topic and partition."""
 Answer: TypeAlias = dict[str, list[dict[str, dict[str, str | int]]]]
 """What the function returns."""
@@ -81,7 +81,7 @@ def _headers(headers: Sequence[Mapping[str, Sequence[int] | None]] | None) -> He
     )
 
 
-def place_of(block: Messages) -> Place:
+def place_of(block: Messages) -> TopicPartition:
     """Where the messages of a block are."""
     return block.topic, block.partition
 
@@ -119,7 +119,7 @@ def _slice(block: Messages, start: int, stop: int) -> Messages:
     )
 
 
-def answer(messages: Sequence[Messages], failed: Mapping[Place, int]) -> Answer:
+def answer(messages: Sequence[Messages], failed: Mapping[TopicPartition, int]) -> Answer:
     """The partial batch response: of each partition the first message not done, and all after.
 
     As https://docs.aws.amazon.com/lambda/latest/dg/kafka-retry-configurations.html has it (whose

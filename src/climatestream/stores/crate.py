@@ -186,7 +186,7 @@ class CrateStore:
         if not len(rows):
             return []
         keys = keys_of(rows)
-        ready = parameters(rows, keys)
+        ready = parameters(rows)
         named = {name for name in rows.data if any(name in row[DATA] for row in ready)}
         news = named - self._columns.keys()
         if news:

@@ -89,24 +89,30 @@ def keys_of(rows: Rows) -> list[Key]:
     return list(zip(listed(rows.dataset), listed(rows.cell), listed(rows.time_ms), strict=True))
 
 
-def parameters(rows: Rows, keys: Sequence[Key]) -> list[Parameters]:
+def parameters(rows: Rows) -> list[Parameters]:
     """Rows as the statements take them: what is missing is left out of the object."""
     latitude, longitude = listed(rows.latitude), listed(rows.longitude)
-    names = [*rows.data, *_COORDINATES]
     columns = [_values(column, rows.types[name]) for name, column in rows.data.items()]
-    objects = [
-        {
-            name: value
-            for name, value in zip(names, values, strict=True)
-            if value is not None and value == value  # NaN is not itself  # noqa: PLR0124
-        }
-        for values in zip(*columns, latitude, longitude, strict=True)
-    ]
-    return [
-        (dataset, cell, country, time_ms, *others)
-        for (dataset, cell, time_ms), country, *others in zip(
-            keys,
+    names = [*rows.data, *_COORDINATES]
+    each = zip(*columns, latitude, longitude, strict=True)
+    objects = (
+        [dict(zip(names, values, strict=True)) for values in each]
+        if all(map(_is_whole, columns))
+        else [
+            {
+                name: value
+                for name, value in zip(names, values, strict=True)
+                if value is not None and value == value  # NaN is not itself  # noqa: PLR0124
+            }
+            for values in each
+        ]
+    )
+    return list(
+        zip(
+            listed(rows.dataset),
+            listed(rows.cell),
             listed(rows.country),
+            listed(rows.time_ms),
             zip(longitude, latitude, strict=True),
             objects,
             listed(rows.preliminary),
@@ -115,7 +121,12 @@ def parameters(rows: Rows, keys: Sequence[Key]) -> list[Parameters]:
             listed(rows.offset),
             strict=True,
         )
-    ]
+    )
+
+
+def _is_whole(column: list[Any]) -> bool:
+    """Whether no value is missing, as None or NaN."""
+    return None not in column and all(map(operator.eq, column, column))
 
 
 def _values(column: Any, kind: str) -> list[Any]:
