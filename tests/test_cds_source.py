@@ -525,3 +525,19 @@ def test_what_was_preliminary_is_fetched_once_more_when_it_is_final(
     days = ("2025-09-10", "2025-11-01", "2026-01-01", "2026-02-01")
     of = request(store, cache, since="2025-09-01")
     assert [fetched(on(day, of)).asked for day in days] == [1, 0, 1, 0]
+
+
+def test_values_are_preliminary_by_their_date_where_the_answer_does_not_say(
+    store: FakeDataStore, cache: Cache, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of daily statistics; by the day on which they were fetched, not read."""
+    of = request(store, cache, "era5-land/daily-mean")
+    early = []
+    for day in ("2025-12-10", "2025-12-20", "2026-01-10"):
+        with DataStoreSource(on(day, of)) as source:
+            flags = [b.preliminary for s in source.slices() for b in source.read(s)]
+        early.append([bool(flag[0]) for flag in flags if flag is not None])
+        assert ("2025-09-01T00:00:00Z on are taken for it" in capsys.readouterr().err) == any(
+            early[-1]
+        )
+    assert early == [[False, False, True, True]] * 2 + [[False] * 4]

@@ -22,6 +22,8 @@ from climatestream.errors import UsageError
         (units.rate_per_s, "0.5/s", 0.5),
         (units.speed, "1d/s", 86_400.0),
         (units.speed, "6h", 21_600.0),
+        (units.size_bytes, "20GB", 2e10),
+        (units.size_bytes, "1.5 mb", 1.5e6),
     ],
 )
 def test_what_people_type_is_understood(
@@ -30,7 +32,9 @@ def test_what_people_type_is_understood(
     assert read(text) == value
 
 
-@pytest.mark.parametrize("read", [units.duration_s, units.rate_per_s, units.speed])
+@pytest.mark.parametrize(
+    "read", [units.duration_s, units.rate_per_s, units.speed, units.size_bytes]
+)
 @pytest.mark.parametrize("text", ["", "0", "0d", "-1s", "soon", "1d/m", "nan", "1e3 apples"])
 def test_anything_else_is_answered_with_an_example(read: Callable[[str], float], text: str) -> None:
     with pytest.raises(UsageError, match="such as"):

@@ -168,6 +168,11 @@ class Cache:
         finally:
             lock.close()
 
+    def asked_at_s(self, key: str) -> float:
+        """When an entry that is being read was asked for [s since 1970]."""
+        asked = Slot(self.folder / key).asked()
+        return 0.0 if asked is None else asked.asked_at_s
+
     def entries(self) -> list[Entry]:
         """What there is, by time of last use, oldest first."""
         found = []

@@ -10,13 +10,17 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Self
 
+import numpy as np
+
 from climatestream.errors import SourceError, UsageError
 from climatestream.progress import Spinner
 from climatestream.sources import cds_plan
 from climatestream.sources.cds_fetch import PACE, Fetch, Pace, open_data_store
+from climatestream.sources.field import UNSAID
 from climatestream.sources.files import FileSource
+from climatestream.sources.preliminary import final_before_ns
 from climatestream.sources.request import request_of
-from climatestream.sources.selection import Selection
+from climatestream.sources.selection import Selection, time_text
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -25,6 +29,7 @@ if TYPE_CHECKING:
     from climatestream.model import Batch, Slice
     from climatestream.sources.cache import Cache
     from climatestream.sources.cds_client import DataStore
+    from climatestream.sources.field import Field
 
 PREFIX = "cds:"
 
@@ -39,6 +44,8 @@ class Fetched:
         Ours.
     files
         Of each answer its file in the cache, in order of time.
+    asked_at_s
+        Of each, when it was asked for [s since 1970].
     asked
         Requests that the service was sent; the others were in the cache, or asked for before.
     downloaded
@@ -49,6 +56,7 @@ class Fetched:
 
     dataset: str
     files: tuple[Path, ...]
+    asked_at_s: tuple[float, ...]
     asked: int
     downloaded: int
     newest: str | None = None
@@ -108,11 +116,39 @@ class DataStoreRequest:
             files = [kept.enter_context(self.cache.reading(key)) for key in keys]
             there = [file for file in files if file is not None]
             if len(there) == len(files):
-                return Fetched(dataset, tuple(there), asked, downloaded, fetch.newest)
+                times = tuple(self.cache.asked_at_s(key) for key in keys)
+                return Fetched(dataset, tuple(there), times, asked, downloaded, fetch.newest)
         raise SourceError(
             f"the cache {self.cache.folder} loses answers as fast as they come: give it more room "
             "with --cache-size"
         )
+
+
+class _Dated:
+    """Says by their date which values are preliminary, where an answer does not.
+
+    Daily statistics have no `expver`. What was preliminary when it was asked for is so in the
+    cache, until it is fetched anew.
+    """
+
+    def __init__(self, fetched: Fetched) -> None:
+        self._fetched = fetched
+        self.from_ns: int | None = None
+        """The first time that was taken for preliminary."""
+
+    def __call__(self, field: Field) -> Field:
+        if (field.preliminary != UNSAID).any():
+            return field
+        asked_at_s = next(
+            at
+            for file, at in zip(self._fetched.files, self._fetched.asked_at_s, strict=True)
+            if field.file.startswith(str(file))
+        )
+        early = field.time_ns >= final_before_ns(round(asked_at_s * 1e9))
+        if early.any():
+            first = int(field.time_ns[early].min())
+            self.from_ns = first if self.from_ns is None else min(first, self.from_ns)
+        return replace(field, preliminary=early.astype(np.int8))
 
 
 @contextmanager
@@ -121,12 +157,16 @@ def _told() -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        print(
-            "climatestream: stopped; what was asked for goes on at the service, and the same "
-            "command goes on with it",
-            file=sys.stderr,
+        say(
+            "stopped; what was asked for goes on at the service, and the same command goes on "
+            "with it"
         )
         raise
+
+
+def say(sentence: str) -> None:
+    """Tell the user, who may be piping messages from standard output."""
+    print(f"climatestream: {sentence}", file=sys.stderr)
 
 
 class DataStoreSource:
@@ -144,8 +184,17 @@ class DataStoreSource:
         try:
             fetched = self._request.fetch(self._kept)
             selection = replace(self._request.selection, dataset=fetched.dataset)
-            files = FileSource([str(file) for file in fetched.files], selection)
+            dated = _Dated(fetched)
+            files = FileSource([str(file) for file in fetched.files], selection, dated)
             self._files = self._kept.enter_context(files)
+            if dated.from_ns is not None:
+                say(
+                    f"the Climate Data Store does not say which values of {fetched.dataset} are "
+                    f"preliminary: those from {time_text(dated.from_ns)} on are taken for it, by "
+                    "their date"
+                )
+            if fetched.newest is not None:
+                say(f"the Climate Data Store has {fetched.dataset} up to {fetched.newest}")
         except BaseException:
             self._kept.close()
             raise

@@ -32,6 +32,7 @@ from climatestream.sources.cds_client import (
 )
 from climatestream.sources.download import download
 from climatestream.sources.locate import kind_of
+from climatestream.sources.preliminary import final_before_ns
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -50,9 +51,6 @@ TRIES: Final = 3
 """How often a request is asked for that fails at the service, or is forgotten by it."""
 
 DAY_S: Final = 86_400.0
-FINAL_AFTER_S: Final = 100 * DAY_S
-"""After what time values are final [s]: ERA5-Land's two to three months, and some days. What was
-fetched before is fetched once more after; what is this new is asked for only as far as it goes."""
 
 SUFFIXES: Final = {"zip": ".zip", "grib": ".grib", "netcdf": ".nc"}
 
@@ -305,8 +303,7 @@ class Fetch:
 
     def _there_is(self, ask: Ask) -> Ask | None:
         """The part of a request that the service has; what is long past it has all."""
-        recent = _end_s(ask) > self._now_s() - FINAL_AFTER_S
-        if not recent or self._here(ask) or ask.month is None:
+        if _final(_end_s(ask), self._now_s()) or self._here(ask) or ask.month is None:
             return ask
         days = self._call(lambda store: store.days(ask))
         if days is None:
@@ -441,8 +438,8 @@ class Fetch:
 
     def _stale(self, asked: Asked) -> bool:
         """Whether an answer was fetched while its values were preliminary, and are final now."""
-        final_s = asked.last_day_s + FINAL_AFTER_S
-        return asked.name is not None and asked.asked_at_s < final_s <= self._now_s()
+        then, now = (_final(asked.last_day_s, at) for at in (asked.asked_at_s, self._now_s()))
+        return asked.name is not None and now and not then
 
     def _forget(self, ask: Ask, slot: Slot) -> None:
         slot.clear()
@@ -502,6 +499,11 @@ class Fetch:
             for old, at in states.items()
             for name, state in ([(ask.label, at) for ask in asks] if old == label else [(old, at)])
         }
+
+
+def _final(end_s: float, now_s: float) -> bool:
+    """Whether values up to this time are final by their date."""
+    return end_s * 1e9 <= final_before_ns(round(now_s * 1e9))
 
 
 def _end_s(ask: Ask) -> float:

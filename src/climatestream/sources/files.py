@@ -15,7 +15,7 @@ from climatestream.sources.naming import Wanted
 from climatestream.sources.selection import Selection, time_text
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from types import TracebackType
 
     from numpy.typing import NDArray
@@ -52,18 +52,33 @@ class FileSource:
 
     Entering reads what there is, all but the values, and refuses what is wrong with it; only a
     variable that is there twice is read, to see that it is the same.
+
+    Parameters
+    ----------
+    specs, selection
+        As for `open_files`.
+    known
+        Adds to a field what is known of it besides what its file says.
     """
 
-    def __init__(self, specs: Sequence[str], selection: Selection) -> None:
+    def __init__(
+        self,
+        specs: Sequence[str],
+        selection: Selection,
+        known: Callable[[Field], Field] = lambda field: field,
+    ) -> None:
         self._selection = selection
         self._files = Files(specs)
+        self._known = known
         self._layers: list[merge.Layer] = []
 
     def __enter__(self) -> Self:
         try:
             wanted = Wanted(self._selection.variables)
             fields = [
-                field for file in self._files.find() for field in self._files.fields(file, wanted)
+                self._known(field)
+                for file in self._files.find()
+                for field in self._files.fields(file, wanted)
             ]
             wanted.check()
             self._layers = layers_of(fields, self._selection)
