@@ -6,17 +6,16 @@ import { color, loadPlotly } from "./charts.js";
 import { Link } from "./link.js";
 import { ClimateMap } from "./map.js";
 import { along, colorAt } from "./raster.js";
+import { Readout, reading } from "./readout.js";
+import { copy, savePicture, say, showExports, showQuery } from "./sharing.js";
+import { Sight } from "./sight.js";
 import { Timeline } from "./timeline.js";
-import { address, getField, getJson, Refused } from "./wire.js";
+import { address, getJson, Refused } from "./wire.js";
 import * as words from "./words.js";
 
 /** @typedef {import("./wire.js").State} State */
 /** @typedef {import("./wire.js").Field} Field */
 /** @typedef {import("./wire.js").Choice} Choice */
-
-const REST_MS = 250; // the view rests this long before what is in sight is asked for
-const ROOM = 0.2; // more than is in sight, on each side: a short move needs nothing new
-const DWELL_MS = 140; // the pointer rests this long before all values of a cell are asked for
 
 /** @param {string} id @returns {any} */
 const at = (id) => document.getElementById(id);
@@ -30,10 +29,6 @@ let state = null;
 let field = null;
 /** @type {{latitude: number, longitude: number} | null} */
 let marked = pair(asked.get("cell"));
-let hovered = /** @type {{x: number, y: number} | null} */ (null);
-let dwell = 0;
-let readout = /** @type {any} */ (null);
-let steady = "";
 
 /** The outlines and the chart library wait for it: they would take its place on the processor. */
 let drew = () => {};
@@ -43,6 +38,8 @@ const firstField = new Promise((done) => {
 });
 
 const map = new ClimateMap(at("map"));
+const readout = new Readout(map, (variable) => state?.variables.find((one) => one.name === variable));
+const sight = new Sight(map, cities, failed);
 const timeline = new Timeline();
 const link = new Link(
   () => ({ ...wish, live: timeline.live && !timeline.playing }),
@@ -59,7 +56,7 @@ const around = {
   }),
   timeline,
   choose: (/** @type {string} */ variable) => choose({ variable }),
-  query: showQuery,
+  query: (/** @type {string} */ panel, /** @type {string} */ variable) => query(panel, variable),
   shade,
 };
 const boards = {
@@ -112,7 +109,7 @@ function show(next, jump = false) {
   map.show(next, choice, jump);
   requestAnimationFrame(() => requestAnimationFrame(drew));
   if (newChoice) begin();
-  sharpen();
+  sight.changed();
   at("clock").textContent = `${words.time(next.time)} UTC`;
   at("cells").textContent = words.count(next.cells);
   legend(choice);
@@ -123,55 +120,7 @@ function show(next, jump = false) {
   document.title = `${words.shown(next.mean, choice)} · ${choice.label} · climatestream`;
   boards.climate.point();
   boards.climate.field(next.time, next.version);
-  hover();
-}
-
-let naming = 0;
-let nameBox = "";
-
-/** The cities in sight, once the view rests. */
-function name() {
-  clearTimeout(naming);
-  naming = window.setTimeout(() => {
-    const { box } = sight();
-    if (!map.named || box === nameBox) return;
-    nameBox = box;
-    void getJson("/places", { box }).then((/** @type {import("./places.js").Place[]} */ places) => {
-      at("names").hidden = !places.length && at("names").hidden;
-      map.name(places);
-      credit();
-    }).catch(failed);
-  }, REST_MS);
-}
-
-/** What is in sight, and a little more on each side: a short move needs nothing new. */
-function sight() {
-  const { south, north, west, east } = map.view.box();
-  const [high, wide] = [ROOM * (north - south), ROOM * (east - west)];
-  const edges = { south: Math.max(south - high, -90), north: Math.min(north + high, 90), west: west - wide, east: east + wide };
-  if (edges.east - edges.west >= 360) Object.assign(edges, { west: -180, east: 180 });
-  return { edges, box: [edges.south, edges.north, edges.west, edges.east].map((one) => one.toFixed(3)).join() };
-}
-
-let sharpening = 0;
-
-/** Of a field that is drawn in boxes, what is in sight comes finer once the view rests. */
-function sharpen() {
-  clearTimeout(sharpening);
-  if (field?.boxed && !map.sharp) sharpening = window.setTimeout(() => void part(field).catch(failed), REST_MS);
-}
-
-/** @param {Field | null} of */
-async function part(of) {
-  if (!of) return;
-  const { edges, box } = sight();
-  const found = await getField({
-    dataset: of.dataset,
-    variable: of.variable,
-    time: words.iso(of.time),
-    box,
-  });
-  if (!found.empty) map.sharpen(found, edges);
+  readout.show();
 }
 
 /** What the address asked for, once there is something to look at. */
@@ -234,6 +183,12 @@ function figures({ readings, dead_letters: dead, pace }) {
   at("readings").textContent = words.short(readings);
   at("dead").textContent = words.count(dead);
   at("dead").classList.toggle("alarm", dead > 0);
+}
+
+/** Cities have come; a store may have none. @param {number} count */
+function cities(count) {
+  if (count) at("names").hidden = false;
+  credit();
 }
 
 /** Whose data is seen. */
@@ -371,27 +326,18 @@ at("live").addEventListener("click", () => {
 
 map.addEventListener("view", () => {
   remember();
-  sharpen();
-  name();
+  sight.changed();
 });
 map.addEventListener("hover", (event) => {
-  hovered = /** @type {CustomEvent} */ (event).detail;
-  hover();
+  readout.at = /** @type {CustomEvent} */ (event).detail;
+  readout.show();
 });
 map.addEventListener("pick", (event) => void exact(/** @type {CustomEvent} */ (event).detail).then(pick).catch(failed));
 
 /** The cell itself, where only a box of several was picked.
  * @param {import("./map.js").Cell | null} cell
  * @returns {Promise<{latitude: number, longitude: number} | null>} */
-async function exact(cell) {
-  if (!cell?.boxed || !field) return cell;
-  return getJson("/reading", {
-    dataset: field.dataset,
-    variable: field.variable,
-    time: words.iso(field.time),
-    cell: `${cell.latitude.toFixed(4)},${cell.longitude.toFixed(4)}`,
-  });
-}
+const exact = async (cell) => (cell?.boxed && field ? reading(field, cell) : cell);
 
 /** @param {{latitude: number, longitude: number} | null} place */
 function pick(place) {
@@ -403,73 +349,6 @@ function pick(place) {
   remember();
 }
 
-/** What is under the pointer: at once what the field holds, and all else when it rests. */
-function hover() {
-  const card = at("reading");
-  const cell = hovered && map.cellAt(hovered.x, hovered.y);
-  const choice = state?.variables.find((one) => one.name === field?.variable);
-  at("pointer").hidden = !cell || !choice || cell.value !== cell.value;
-  if (!cell || !choice || !field) {
-    card.hidden = true;
-    clearTimeout(dwell);
-    steady = "";
-    return;
-  }
-  at("pointer").style.bottom = `${(100 * along(choice.knots, cell.value)).toFixed(1)}%`;
-  const key = `${cell.key} ${field.version} ${field.variable}`;
-  if (key !== steady) {
-    steady = key;
-    if (readout?.key !== cell.key) readout = null;
-    clearTimeout(dwell);
-    dwell = window.setTimeout(() => void ask(cell, key), DWELL_MS);
-  }
-  const title = element("p", "", "place");
-  const where = [readout?.near, map.outlines.name(readout?.country)].filter(Boolean).join(", ");
-  const exact = cell.boxed && readout ? readout : cell;
-  title.append(element("b", words.place(exact.latitude, exact.longitude)), element("span", where));
-  const list = document.createElement("dl");
-  /** @param {string} label @param {string} value @param {boolean} main */
-  const line = (label, value, main) => {
-    const name = element("dt", label, main ? "main" : "");
-    const says = element("dd", value, main ? "main" : "");
-    list.append(name, says);
-  };
-  /** @type {Map<string, number>} */
-  const own = new Map((readout?.values ?? []).map((/** @type {any[]} */ [name, , value]) => [name, value]));
-  const value = cell.boxed ? own.get(choice.name) : cell.value;
-  if (value === undefined) line(`${choice.label}, mean of the cells here`, words.shown(cell.value, choice), true);
-  else line(choice.label, words.shown(value, choice), true);
-  if (cell.boxed && own.has("u10") && own.has("v10")) {
-    const [u, v] = ["u10", "v10"].map((name) => /** @type {number} */ (own.get(name)));
-    line("Wind", `${words.value(Math.hypot(u, v), "m/s")} from ${words.bearing((Math.atan2(-u, -v) * 180) / Math.PI)}`, false);
-  } else if (cell.speed === cell.speed) line("Wind", `${words.value(cell.speed, "m/s")} from ${words.bearing(cell.from)}`, false);
-  for (const [name, label, value, unit] of readout?.values ?? []) {
-    if (name !== choice.name && !["u10", "v10", "wind_speed"].includes(name)) line(label, words.value(value, unit), false);
-  }
-  const when = `${words.time(field.time)} UTC${readout?.preliminary ? " · preliminary" : ""}`;
-  card.replaceChildren(title, list, element("p", when, "when"));
-  card.hidden = false;
-}
-
-/** @param {import("./map.js").Cell} cell @param {string} key */
-async function ask(cell, key) {
-  if (!field) return;
-  try {
-    const found = await getJson("/reading", {
-      dataset: field.dataset,
-      variable: field.variable,
-      time: words.iso(field.time),
-      cell: `${cell.latitude.toFixed(4)},${cell.longitude.toFixed(4)}`,
-    });
-    if (key !== steady) return;
-    readout = { ...found, key: cell.key };
-    hover();
-  } catch (error) {
-    if (error instanceof Refused) return; // the time has expired since
-    if (!(error instanceof TypeError)) throw error; // the server has gone: the link says so
-  }
-}
-
 at("zoom-in").addEventListener("click", () => map.zoom(1.5));
 at("zoom-out").addEventListener("click", () => map.zoom(1 / 1.5));
 at("fit").addEventListener("click", () => map.fit());
@@ -478,7 +357,7 @@ for (const [id, key] of [["smooth", "smooth"], ["winds", "winds"], ["names", "na
     const on = at(id).getAttribute("aria-pressed") !== "true";
     at(id).setAttribute("aria-pressed", String(on));
     map.set({ [key]: on });
-    if (on && key === "named") name();
+    sight.changed();
     credit();
     remember();
   });
@@ -526,23 +405,6 @@ function viewAddress() {
   });
 }
 
-/** @param {string} sentence */
-function say(sentence) {
-  at("said").textContent = sentence;
-}
-
-/** @param {string} what @param {string} copied @param {HTMLElement} from */
-async function copy(what, copied, from) {
-  try {
-    await navigator.clipboard.writeText(what);
-    say(copied);
-    from.classList.add("done");
-    setTimeout(() => from.classList.remove("done"), 1200);
-  } catch {
-    say("the browser does not allow copying here");
-  }
-}
-
 at("share").addEventListener("click", () => {
   history.replaceState(null, "", viewAddress());
   void copy(location.href, "address copied", at("share"));
@@ -562,63 +424,15 @@ function looked(variable) {
 }
 
 /** @param {string} panel @param {string} [variable] */
-async function showQuery(panel, variable) {
-  try {
-    const said = await getJson(`/sql/${panel}`, looked(variable));
-    at("query-title").textContent = said.title;
-    at("query-text").textContent = said.description;
-    at("query-sql").textContent = said.sql;
-    at("query-csv").href = address(`/export/${panel}.csv`, looked(variable));
-    at("query-parquet").href = address(`/export/${panel}.parquet`, looked(variable));
-    at("query").showModal();
-  } catch (error) {
-    failed(error);
-  }
-}
+const query = (panel, variable) => void showQuery(panel, looked(variable)).catch(failed);
 
-at("query-copy").addEventListener("click", () => void copy(at("query-sql").textContent, "query copied", at("query-copy")));
-at("exports").addEventListener("click", () => {
-  for (const panel of ["field", "series"]) {
-    for (const form of ["csv", "parquet"]) {
-      at(`export-${panel}-${form}`).href = address(`/export/${panel}.${form}`, looked());
-    }
-  }
-  at("export").showModal();
-});
+at("exports").addEventListener("click", () => showExports(looked()));
 at("export-sql").addEventListener("click", () => {
   at("export").close();
-  void showQuery("field");
+  query("field");
 });
-for (const dialog of document.querySelectorAll("dialog")) {
-  dialog.querySelector(".close")?.addEventListener("click", () => dialog.close());
-  dialog.addEventListener("click", (event) => {
-    if (event.target === dialog) dialog.close();
-  });
-}
-at("export-png").addEventListener("click", async () => {
-  if (!field) return;
-  const choice = shaded;
-  const blob = await map.picture(color("ground"), (context, width, height) => {
-    context.fillStyle = color("ink");
-    context.font = "600 20px system-ui, sans-serif";
-    context.fillText(`${choice?.label ?? ""} · ${at("clock").textContent}`, 20, 34);
-    context.font = "13px system-ui, sans-serif";
-    context.fillStyle = color("muted");
-    context.fillText(`${wish.dataset}${state?.notice ? ` · ${state.notice}` : ""}`, 20, 54);
-    if (!choice) return;
-    const top = height - 240;
-    context.drawImage(at("bar"), width - 80, top, 16, 200);
-    choice.knots.forEach((knot, i) => {
-      const share = i / (choice.knots.length - 1);
-      context.fillText(String(Number(knot.toPrecision(6))), width - 56, top + 204 - 200 * share);
-    });
-    context.fillText(choice.unit, width - 80, top - 10);
-  });
-  const link_ = document.createElement("a");
-  link_.href = URL.createObjectURL(blob);
-  link_.download = `${wish.dataset}-${wish.variable}-${words.iso(field.time)}.png`.replaceAll(/[/:]/g, "-");
-  link_.click();
-  setTimeout(() => URL.revokeObjectURL(link_.href), 10_000);
+at("export-png").addEventListener("click", () => {
+  if (field && shaded) void savePicture(map, field, shaded, state?.notice ?? null);
 });
 
 // ------------------------------------------------------------------------------ the boards

@@ -3,6 +3,7 @@
 
 import { arrows } from "./arrows.js";
 import { Outlines } from "./outlines.js";
+import { keys, pointers } from "./gestures.js";
 import { names } from "./places.js";
 import { along, Raster } from "./raster.js";
 import { View } from "./view.js";
@@ -21,7 +22,6 @@ import { View } from "./view.js";
  */
 
 const FIELD_PIXELS = 1_100_000; // of the layer that moves: a smooth field needs no more
-const STEP = 60; // pixels that a key moves the map by
 const QUICK_MS = 90; // from one field to the next when they come quickly
 const SLOW_MS = 650;
 
@@ -84,8 +84,8 @@ export class ClimateMap extends EventTarget {
     this.mask = /** @type {CanvasRenderingContext2D} */ (mask.getContext("2d"));
     this.colors = { land: "#1a2532", border: "#33465a", outline: "#e8eef5", mark: "#fff" };
     new ResizeObserver(() => this.#resize()).observe(stage);
-    this.#pointers();
-    this.#keys();
+    pointers(this);
+    keys(this);
     this.#resize();
   }
 
@@ -478,114 +478,18 @@ export class ClimateMap extends EventTarget {
     };
   }
 
-  #pointers() {
-    /** @type {Map<number, {x: number, y: number}>} */
-    const down = new Map();
-    let moved = 0;
-    const at = (/** @type {MouseEvent} */ event) => {
-      const box = this.stage.getBoundingClientRect();
-      return { x: event.clientX - box.left, y: event.clientY - box.top };
-    };
-    const spread = () => {
-      const [a, b] = [...down.values()];
-      return { x: (a.x + b.x) / 2, y: (a.y + b.y) / 2, apart: Math.hypot(a.x - b.x, a.y - b.y) };
-    };
-    this.stage.addEventListener("pointerdown", (event) => {
-      if (event.button || event.target instanceof Element && event.target.closest("button")) return;
-      this.stage.setPointerCapture(event.pointerId);
-      down.set(event.pointerId, at(event));
-      if (down.size === 1) moved = 0;
-    });
-    this.stage.addEventListener("pointermove", (event) => {
-      const now = at(event);
-      const before = down.get(event.pointerId);
-      if (!before) {
-        this.#hover(now.x, now.y, false);
-        return;
-      }
-      const two = down.size === 2 ? spread() : null;
-      down.set(event.pointerId, now);
-      if (two) {
-        const next = spread();
-        this.pan(next.x - two.x, next.y - two.y);
-        this.zoom(next.apart / Math.max(two.apart, 1), next.x, next.y);
-        moved = 100;
-      } else if (down.size === 1) {
-        moved += Math.abs(now.x - before.x) + Math.abs(now.y - before.y);
-        if (moved > 4) this.pan(now.x - before.x, now.y - before.y);
-        this.stage.classList.toggle("dragged", moved > 4);
-      }
-    });
-    const up = (/** @type {PointerEvent} */ event) => {
-      const last = down.get(event.pointerId);
-      down.delete(event.pointerId);
-      this.stage.classList.remove("dragged");
-      if (last && moved <= 4 && event.type === "pointerup") {
-        this.#hover(last.x, last.y, false);
-        this.#pick(last.x, last.y);
-      }
-    };
-    this.stage.addEventListener("pointerup", up);
-    this.stage.addEventListener("pointercancel", up);
-    this.stage.addEventListener("pointerleave", () => this.#leave());
-    this.stage.addEventListener("dblclick", (event) => {
-      const { x, y } = at(event);
-      this.zoom(event.shiftKey ? 0.5 : 2, x, y);
-    });
-    this.stage.addEventListener(
-      "wheel",
-      (event) => {
-        event.preventDefault();
-        const { x, y } = at(event);
-        const lines = event.deltaMode === 1 ? 30 : 1;
-        this.zoom(Math.exp(-event.deltaY * lines * (event.ctrlKey ? 0.01 : 0.0018)), x, y);
-        this.#hover(x, y, false);
-      },
-      { passive: false },
-    );
-  }
-
-  #keys() {
-    /** @type {Record<string, () => void>} */
-    const keys = {
-      ArrowLeft: () => this.pan(STEP, 0),
-      ArrowRight: () => this.pan(-STEP, 0),
-      ArrowUp: () => this.pan(0, STEP),
-      ArrowDown: () => this.pan(0, -STEP),
-      "+": () => this.zoom(1.4),
-      "=": () => this.zoom(1.4),
-      "-": () => this.zoom(1 / 1.4),
-      0: () => this.fit(),
-      Home: () => this.fit(),
-      Enter: () => this.#pick(this.view.width / 2, this.view.height / 2),
-      Escape: () => this.dispatchEvent(new CustomEvent("pick", { detail: null })),
-    };
-    this.stage.addEventListener("keydown", (event) => {
-      if (event.target !== this.stage || event.ctrlKey || event.metaKey || event.altKey) return;
-      const act = keys[event.key];
-      if (!act) return;
-      event.preventDefault();
-      this.keyed = true;
-      act();
-      this.#hover(this.view.width / 2, this.view.height / 2, true);
-    });
-    this.stage.addEventListener("blur", () => {
-      if (this.keyed) this.#leave();
-    });
-  }
-
   /**
    * @param {number} x
    * @param {number} y
    * @param {boolean} keyed
    */
-  #hover(x, y, keyed) {
+  hover(x, y, keyed) {
     if (this.keyed !== keyed) this.#change("lines");
     this.keyed = keyed;
     this.dispatchEvent(new CustomEvent("hover", { detail: { x, y } }));
   }
 
-  #leave() {
+  leave() {
     if (this.keyed) this.#change("lines");
     this.keyed = false;
     this.dispatchEvent(new CustomEvent("hover", { detail: null }));
@@ -595,7 +499,7 @@ export class ClimateMap extends EventTarget {
    * @param {number} x
    * @param {number} y
    */
-  #pick(x, y) {
+  pick(x, y) {
     const cell = this.cellAt(x, y);
     if (cell) this.dispatchEvent(new CustomEvent("pick", { detail: cell }));
   }
