@@ -56,7 +56,7 @@ const around = {
   }),
   timeline,
   choose: (/** @type {string} */ variable) => choose({ variable }),
-  query: (/** @type {string} */ panel, /** @type {string} */ variable) => query(panel, variable),
+  query,
   shade,
 };
 const boards = {
@@ -424,7 +424,9 @@ function looked(variable) {
 }
 
 /** @param {string} panel @param {string} [variable] */
-const query = (panel, variable) => void showQuery(panel, looked(variable)).catch(failed);
+function query(panel, variable) {
+  void showQuery(panel, looked(variable)).catch(failed);
+}
 
 at("exports").addEventListener("click", () => showExports(looked()));
 at("export-sql").addEventListener("click", () => {
