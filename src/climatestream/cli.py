@@ -237,6 +237,7 @@ def inspect(files: tuple[str, ...], dataset: str | None, json_: bool) -> int:
 @example("climatestream serve --store duckdb:germany.duckdb")
 def serve(store: str, port: int, host: str, json_: bool) -> int:
     """Show the page over a store, until Ctrl-C."""
+    from climatestream import places
     from climatestream.stores.open import open_store
     from climatestream.web.server import Server
 
@@ -246,6 +247,8 @@ def serve(store: str, port: int, host: str, json_: bool) -> int:
         open_store(store) as opened,
         Server(opened, port=port, host=host) as page,
     ):
+        if store.startswith("duckdb:"):  # `store init` fills the table of a server
+            places.settle(opened)
         say_page(page.url)
         interrupt.stop.wait()
     if json_:

@@ -77,8 +77,10 @@ def embedded(
             ingest.horizon_ms = keeper.horizon_ms
         url = ""
         if port is not None:
+            from climatestream import places
             from climatestream.web.server import Server
 
+            places.settle(opened)
             url = stack.enter_context(Server(opened, port=port, host=host)).url
         partitions = list(broker.committed(pipeline.GROUP))
         meter = stack.enter_context(

@@ -161,7 +161,7 @@ export class ClimateMap extends EventTarget {
     if (!part || !partBox) return false;
     const box = view.box();
     const within = box.south >= partBox.south && box.north <= partBox.north && box.west >= partBox.west && box.east <= partBox.east;
-    return within && !(part.boxed && partBox.north - partBox.south > 2.5 * (box.north - box.south));
+    return within && !(part.boxed && partBox.north - partBox.south > 1.6 * (box.north - box.south));
   }
 
   clear() {

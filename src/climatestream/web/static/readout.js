@@ -88,7 +88,7 @@ export class Readout {
     const [speed, from] = exact
       ? [Math.hypot(u, v), (Math.atan2(-u, -v) * 180) / Math.PI]
       : [cell.speed, cell.from];
-    if (speed === speed) lines.push(["Wind", `${words.value(speed, "m/s")} from ${words.bearing(from)}`, ""]);
+    if (speed === speed) lines.push(["Wind", `${speed.toFixed(1)} m/s from ${words.bearing(from)}`, ""]);
     for (const [name, label, other, unit] of values) {
       if (name !== choice.name && !WIND.includes(name)) lines.push([label, words.value(other, unit), ""]);
     }

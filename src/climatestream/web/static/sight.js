@@ -22,6 +22,8 @@ export class Sight {
     this.naming = 0;
     this.sharpening = 0;
     this.nameBox = "";
+    /** The newest question: an answer to an older one comes too late. */
+    this.turn = 0;
   }
 
   /** The view has moved, or another field is shown. */
@@ -39,6 +41,7 @@ export class Sight {
     if (box === this.nameBox) return;
     this.nameBox = box;
     const cities = await getJson("/places", { box });
+    if (box !== this.nameBox) return;
     this.map.name(cities);
     this.named(cities.length);
   }
@@ -49,8 +52,9 @@ export class Sight {
     if (!field) return;
     const { edges, box } = this.box();
     const { dataset, variable, time } = field;
+    const turn = ++this.turn;
     const part = await getField({ dataset, variable, time: iso(time), box });
-    if (!part.empty) this.map.sharpen(part, edges);
+    if (turn === this.turn && !part.empty) this.map.sharpen(part, edges);
   }
 
   box() {
