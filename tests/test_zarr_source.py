@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,31 +18,11 @@ from climatestream.sources.preliminary import final_before_ns
 from climatestream.sources.selection import Selection, end_of, start_of
 from climatestream.sources.zarr_array import Patience
 from climatestream.sources.zarr_source import ZarrSource
-from tests.zarr_server import HOUR_NS, Fault, ZarrServer, is_sea, make_archives, value
+from tests.zarr_server import HOUR_NS, Fault, ZarrServer, is_sea, value
 
 NOW_NS = start_of("2026-11-25")
 QUICK = Patience(timeout_s=5.0, retries=2, wait_s=0.001, sleep=lambda _: None)
 BOX = "west=6,south=50,east=7,north=50.5"
-
-
-@pytest.fixture(scope="session")
-def archive_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("archives")
-    make_archives(folder)
-    return folder
-
-
-@pytest.fixture
-def server(
-    archive_folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> Iterator[ZarrServer]:
-    with ZarrServer(archive_folder).serving() as served:
-        for name in archives.URL_ENVIRONMENT.values():
-            monkeypatch.setenv(name, served.url)
-        monkeypatch.setenv("CDSAPI_KEY", "secret-of-arco")
-        monkeypatch.setenv(archives.EDH_KEY, "secret-of-edh")
-        monkeypatch.setenv("HOME", str(tmp_path))
-        yield served
 
 
 def selection(
@@ -89,7 +69,7 @@ def assert_true(batches: list[Batch], hours: int, cells: int) -> None:
 
 
 @pytest.mark.parametrize("spec", ["arco:era5-land/hourly", "edh:era5-land/hourly"])
-def test_readings_are_those_of_the_archive(server: ZarrServer, spec: str) -> None:
+def test_readings_are_those_of_the_archive(zarr_server: ZarrServer, spec: str) -> None:
     names = "temperature,u10,v10,pressure"
     with source(spec, selection("2025-09-26", "2025-09-27", names)) as opened:
         batches = everything(opened)
@@ -101,7 +81,7 @@ def test_readings_are_those_of_the_archive(server: ZarrServer, spec: str) -> Non
 @pytest.mark.parametrize("spec", ["arco:era5-land/hourly", "edh:era5-land/hourly"])
 @pytest.mark.parametrize("place", ["west=-1,south=50,east=1.5,north=51", "FRA"])
 def test_a_region_across_greenwich_is_read_from_both_ends(
-    server: ZarrServer, spec: str, place: str
+    zarr_server: ZarrServer, spec: str, place: str
 ) -> None:
     with source(spec, selection("2025-09-26", "2025-09-26", region=place)) as opened:
         batches = everything(opened)
@@ -113,7 +93,7 @@ def test_a_region_across_greenwich_is_read_from_both_ends(
     assert place == "FRA" or cells == 26 * 11
 
 
-def test_cells_have_one_id_in_every_archive(server: ZarrServer) -> None:
+def test_cells_have_one_id_in_every_archive(zarr_server: ZarrServer) -> None:
     from climatestream.fastcodec import keys
 
     found = []
@@ -125,7 +105,7 @@ def test_cells_have_one_id_in_every_archive(server: ZarrServer) -> None:
 
 
 @pytest.mark.parametrize("spec", ["arco:era5-land/hourly", "edh:era5-land/hourly"])
-def test_rain_is_the_amount_of_each_hour(server: ZarrServer, spec: str) -> None:
+def test_rain_is_the_amount_of_each_hour(zarr_server: ZarrServer, spec: str) -> None:
     """Earth Data Hub has sums since midnight, ARCO hours; a reading is an hour of either."""
     chosen = selection("2025-09-26", "2025-09-26", "total_precipitation")
     with source(spec, chosen) as opened:
@@ -136,7 +116,7 @@ def test_rain_is_the_amount_of_each_hour(server: ZarrServer, spec: str) -> None:
         np.testing.assert_allclose(batch.values["total_precipitation"], wanted, atol=1e-7)
 
 
-def test_a_days_rain_is_the_sum_at_its_end(server: ZarrServer) -> None:
+def test_a_days_rain_is_the_sum_at_its_end(zarr_server: ZarrServer) -> None:
     chosen = selection("2025-09-26", "2025-09-28", "total_precipitation")
     with source("edh:era5-land/daily-sum", chosen) as opened:
         batches = everything(opened)
@@ -148,15 +128,15 @@ def test_a_days_rain_is_the_sum_at_its_end(server: ZarrServer) -> None:
         assert batch.dataset == "era5-land/daily-sum"
 
 
-def test_days_come_from_the_store_of_days(server: ZarrServer) -> None:
+def test_days_come_from_the_store_of_days(zarr_server: ZarrServer) -> None:
     with source("edh:era5-land/daily-mean", selection("2025-09-26", "2025-09-28")) as opened:
         batches = everything(opened)
     assert_true(batches, 3, 66)
     assert {batch.dataset for batch in batches} == {"era5-land/daily-mean"}
-    assert all("daily" in path for path in server.paths)
+    assert all("daily" in path for path in zarr_server.paths)
 
 
-def test_a_point_is_its_nearest_cell(server: ZarrServer) -> None:
+def test_a_point_is_its_nearest_cell(zarr_server: ZarrServer) -> None:
     chosen = selection("2025-09-26", "2025-09-26", region="latitude=50.13,longitude=8.68")
     with source("arco:era5-land/hourly", chosen) as opened:
         batches = everything(opened)
@@ -165,14 +145,14 @@ def test_a_point_is_its_nearest_cell(server: ZarrServer) -> None:
     assert round(float(batches[0].cells.longitude[0]), 4) == 8.7
 
 
-def test_the_services_own_names_will_do(server: ZarrServer) -> None:
+def test_the_services_own_names_will_do(zarr_server: ZarrServer) -> None:
     chosen = selection("2025-09-26", "2025-09-26")
     for spec in ("arco:reanalysis-era5-land", "edh:era5-land-v0.zarr"):
         with source(spec, chosen) as opened:
             assert opened.slices()[0].dataset == "era5-land/hourly"
 
 
-def test_values_are_preliminary_by_their_date_and_that_is_said(server: ZarrServer) -> None:
+def test_values_are_preliminary_by_their_date_and_that_is_said(zarr_server: ZarrServer) -> None:
     chosen = selection("2025-09-29", "2025-10-02")
     said: list[str] = []
     present = start_of("2026-01-15")
@@ -200,29 +180,29 @@ def test_a_month_is_final_three_months_after_its_end(now: str, cutoff: str) -> N
 
 
 def test_only_chunks_that_region_and_dates_touch_are_read_each_once_and_told_before(
-    server: ZarrServer,
+    zarr_server: ZarrServer,
 ) -> None:
     said: list[str] = []
     names = "temperature,u10,v10,pressure"
     with source("edh:era5-land/hourly", selection("2025-09-26", "2025-09-27", names), said) as o:
-        assert server.chunks() == [], "nothing is read before it is told"
+        assert zarr_server.chunks() == [], "nothing is read before it is told"
         everything(o)
         # rows 56..61 of 20, columns 60..70 of 40, hours 24..71 (and 23) of 96
         assert o.plan.requests == 4 * (2 * 1 * 1)
-        assert o.traffic.requests == len(server.paths)
-    assert len(server.chunks()) == len(set(server.chunks())) == 8
+        assert o.traffic.requests == len(zarr_server.paths)
+    assert len(zarr_server.chunks()) == len(set(zarr_server.chunks())) == 8
     assert "8 chunks of 307 kB, 2.46 MB before compression" in said[0]
 
 
 def test_one_windows_worth_at_a_time_still_reads_a_chunk_once(
-    server: ZarrServer, monkeypatch: pytest.MonkeyPatch
+    zarr_server: ZarrServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Windows of a few hours, chunks of five days."""
     monkeypatch.setattr("climatestream.sources.merge.WINDOW_BYTES", 66 * 5 * 7)
     chosen = selection("2025-09-25", "2025-10-04", "temperature,pressure")
     with source("arco:era5-land/hourly", chosen) as opened:
         assert_true(everything(opened), 240, 66)
-    assert len(server.chunks()) == len(set(server.chunks()))
+    assert len(zarr_server.chunks()) == len(set(zarr_server.chunks()))
 
 
 @pytest.mark.parametrize(
@@ -233,22 +213,22 @@ def test_one_windows_worth_at_a_time_still_reads_a_chunk_once(
     ],
 )
 def test_the_cut_suits_the_request(
-    server: ZarrServer, since: str, until: str, region: str, cut: str
+    zarr_server: ZarrServer, since: str, until: str, region: str, cut: str
 ) -> None:
     said: list[str] = []
     with source("arco:era5-land/hourly", selection(since, until, region=region), said) as opened:
         everything(opened)
-        assert len(server.chunks()) == opened.plan.requests
-    assert all(f"arco-{cut}-" in path for path in server.chunks())
+        assert len(zarr_server.chunks()) == opened.plan.requests
+    assert all(f"arco-{cut}-" in path for path in zarr_server.chunks())
     assert f"cut by {cut}" in said[0]
 
 
-def test_chunks_are_asked_for_several_at_a_time(server: ZarrServer) -> None:
-    server.delay_s = 0.02
+def test_chunks_are_asked_for_several_at_a_time(zarr_server: ZarrServer) -> None:
+    zarr_server.delay_s = 0.02
     chosen = selection("2025-09-26", "2025-09-28", region="DEU")
     with source("arco:era5-land/hourly", chosen) as opened:
         everything(opened)
-    assert 4 <= server.most_at_once <= 17
+    assert 4 <= zarr_server.most_at_once <= 17
 
 
 # ------------------------------------------------------------------------------------ faults
@@ -256,18 +236,20 @@ def test_chunks_are_asked_for_several_at_a_time(server: ZarrServer) -> None:
 
 @pytest.mark.parametrize("kind", [503, 500, 429, "cut", "damage"])
 @pytest.mark.parametrize("spec", ["arco:era5-land/hourly", "edh:era5-land/hourly"])
-def test_what_fails_once_is_tried_again(server: ZarrServer, spec: str, kind: int | str) -> None:
+def test_what_fails_once_is_tried_again(
+    zarr_server: ZarrServer, spec: str, kind: int | str
+) -> None:
     with source(spec, selection("2025-09-26", "2025-09-26")) as opened:
-        server.faults.append(Fault("t2m/", kind, times=1))
+        zarr_server.faults.append(Fault("t2m/", kind, times=1))
         assert_true(everything(opened), 24, 66)
 
 
-def test_an_archive_that_stays_away_is_unavailable(server: ZarrServer) -> None:
+def test_an_archive_that_stays_away_is_unavailable(zarr_server: ZarrServer) -> None:
     with source("edh:era5-land/hourly", selection("2025-09-26", "2025-09-26")) as opened:
-        server.faults.append(Fault("t2m/c/", 503))
+        zarr_server.faults.append(Fault("t2m/c/", 503))
         with pytest.raises(SourceUnavailable, match=r"era5-land-v0\.zarr does not answer: .*503"):
             everything(opened)
-    server.faults = [Fault("zarr.json", 503)]
+    zarr_server.faults = [Fault("zarr.json", 503)]
     with (
         pytest.raises(SourceUnavailable),
         source("edh:era5-land/hourly", selection("2025-09-26", "2025-09-26")),
@@ -275,23 +257,23 @@ def test_an_archive_that_stays_away_is_unavailable(server: ZarrServer) -> None:
         pass
 
 
-def test_a_chunk_that_stays_damaged_is_named(server: ZarrServer) -> None:
+def test_a_chunk_that_stays_damaged_is_named(zarr_server: ZarrServer) -> None:
     with source("edh:era5-land/hourly", selection("2025-09-26", "2025-09-26")) as opened:
-        server.faults.append(Fault("t2m/c/", "damage"))
+        zarr_server.faults.append(Fault("t2m/c/", "damage"))
         with pytest.raises(SourceError, match=r"era5-land-v0\.zarr gives a damaged chunk"):
             everything(opened)
 
 
-def test_a_chunk_that_is_absent_holds_no_values(server: ZarrServer) -> None:
+def test_a_chunk_that_is_absent_holds_no_values(zarr_server: ZarrServer) -> None:
     """Zarr's own rule: it was all fill values, and so was not written."""
     with source("edh:era5-land/hourly", selection("2025-09-26", "2025-09-26")) as opened:
-        server.faults.append(Fault("t2m/c/", 404))
+        zarr_server.faults.append(Fault("t2m/c/", 404))
         assert everything(opened) == []
 
 
 @pytest.mark.parametrize(("service", "key"), [("arco", "CDSAPI_KEY"), ("edh", "EDH_API_KEY")])
 def test_keys_are_asked_for_never_shown(
-    server: ZarrServer, monkeypatch: pytest.MonkeyPatch, service: str, key: str
+    zarr_server: ZarrServer, monkeypatch: pytest.MonkeyPatch, service: str, key: str
 ) -> None:
     chosen = selection("2025-09-26", "2025-09-26")
     monkeypatch.setenv(key, "another-secret")
@@ -301,7 +283,7 @@ def test_keys_are_asked_for_never_shown(
     assert refused.value.lack == "key"
     monkeypatch.setenv(key, "secret-of-" + service)
     with source(f"{service}:era5-land/hourly", chosen, said) as opened:
-        server.faults.append(Fault("t2m", 403))
+        zarr_server.faults.append(Fault("t2m", 403))
         with pytest.raises(NotServed) as late:
             everything(opened)
         shown = [*said, str(refused.value), str(late.value), repr(opened.__dict__)]
@@ -352,7 +334,7 @@ def test_a_key_is_never_sent_unencrypted() -> None:
     ],
 )
 def test_what_an_archive_lacks_is_said(
-    server: ZarrServer, spec: str, change: dict[str, Any], lack: str, message: str
+    zarr_server: ZarrServer, spec: str, change: dict[str, Any], lack: str, message: str
 ) -> None:
     chosen = replace(selection("2025-09-26", "2025-09-26"), **change)
     with pytest.raises(NotServed, match=message) as refused:
@@ -360,7 +342,7 @@ def test_what_an_archive_lacks_is_said(
     assert refused.value.lack == lack
 
 
-def test_wrong_arguments_are_refused_before_anything_is_asked(server: ZarrServer) -> None:
+def test_wrong_arguments_are_refused_before_anything_is_asked(zarr_server: ZarrServer) -> None:
     chosen = selection("2025-09-26", "2025-09-26")
     with pytest.raises(UsageError, match="names no dataset"):
         source("arco:", chosen)
@@ -368,4 +350,4 @@ def test_wrong_arguments_are_refused_before_anything_is_asked(server: ZarrServer
         source("arco:era5-land/hourly", replace(chosen, end_ns=None))
     with pytest.raises(UsageError, match="leave --dataset out"):
         source("arco:era5-land/hourly", replace(chosen, dataset="era5/hourly"))
-    assert server.paths == []
+    assert zarr_server.paths == []

@@ -101,9 +101,16 @@ def _archive(spec: str, selection: Selection, _: Around) -> Source:
     return ZarrSource(spec, selection)
 
 
+def _auto(spec: str, selection: Selection, around: Around) -> Source:
+    from climatestream.sources.auto import open_auto
+
+    return open_auto(spec, selection, around)
+
+
 _SERVICES: Final[Mapping[str, Callable[[str, Selection, Around], Source]]] = {
     SIMULATION: _simulation,
     "cds:": _cds,
+    "auto:": _auto,
     "arco:": _archive,
     "edh:": _archive,
 }
