@@ -228,8 +228,10 @@ class Later:
 
 
 def test_an_archive_that_fails_is_followed_by_the_other(
-    zarr_server: ZarrServer, around: Around
+    zarr_server: ZarrServer, around: Around, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("climatestream.sources.merge.WINDOW_BYTES", 66 * 5 * 2 * 24)
+    monkeypatch.setattr("climatestream.sources.zarr_array.CONCURRENT", 1)
     chosen = selection("2025-09-28", "2025-09-29", "temperature,pressure")
     said: list[str] = []
 

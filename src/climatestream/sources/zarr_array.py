@@ -309,6 +309,11 @@ class Array:
         """A chunk's size before compression [bytes]."""
         return math.prod(self.chunks) * int(self.variable.dtype.itemsize)
 
+    @property
+    def at_once(self) -> int:
+        """How many chunks are asked for, and decoded, at one time."""
+        return min(CONCURRENT, max(2, CONCURRENT_BYTES // self.chunk_bytes))
+
     def plan(self, cut: Cut) -> Plan:
         """What reading a part takes; nothing is read."""
         times, rows, columns = self.chunks
@@ -326,8 +331,7 @@ class Array:
         def values() -> Any:
             import zarr
 
-            at_once = min(CONCURRENT, max(2, CONCURRENT_BYTES // self.chunk_bytes))
-            with zarr.config.set({"async.concurrency": at_once}):
+            with zarr.config.set({"async.concurrency": self.at_once}):
                 return self.variable[tuple(key)].to_numpy()
 
         raw: NDArray[Any] = _patiently(values, self.store.url, self.store.patience)
@@ -373,9 +377,9 @@ class CutReader:
         self._folder = folder
         self._fills, self._packing = array.fills, array.packing
         times, rows, columns = array.chunks
-        across = len(_touched(cut.rows, rows)) * max(1, len(cut.columns) // columns)
+        across = len(_touched(cut.rows, rows)) * sum(len(_touched(r, columns)) for r in cut.runs)
         # Small chunks are read several at a time, so that a service's delay is waited for once.
-        self._step = times * max(1, CONCURRENT // across)
+        self._step = times * max(1, array.at_once // across)
         self._blocks: OrderedDict[int, NDArray[Any]] = OrderedDict()
 
     def __call__(self, times: slice, rows: slice, columns: slice) -> Window:
@@ -421,7 +425,7 @@ class CutReader:
         """The rows, in parts whose chunks are asked for together: whole chunks each."""
         _, height, width = self._array.chunks
         span = self._cut.rows
-        step = height * max(1, CONCURRENT // len(_touched(run, width)))
+        step = height * max(1, self._array.at_once // len(_touched(run, width)))
         for number in _touched(span, step):
             yield slice(max(number * step, span.start), min((number + 1) * step, span.stop))
 
