@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Final, Self
 
 import numpy as np
 
+from climatestream import variables
 from climatestream.errors import NotServed, SourceError, UsageError
 from climatestream.sources import accumulated, archives, naming, times
 from climatestream.sources.dataset_name import Evidence
@@ -239,7 +240,7 @@ class ZarrSource:
         start_ns, end_ns = request.start_ns, request.end_ns
         if request.dataset == accumulated.DAILY_SUM:
             start_ns, end_ns = start_ns + accumulated.DAY_NS, end_ns + accumulated.DAY_NS
-        elif self.service == "edh" and request.dataset == accumulated.HOURLY:
+        elif self.service == "edh" and any(map(_accumulates, request.variables)):
             start_ns -= accumulated.HOUR_NS
         start, stop = np.searchsorted(time_ns, [start_ns, end_ns]).tolist()
         if start >= stop or time_ns[stop - 1] < request.start_ns:
@@ -290,6 +291,11 @@ class ZarrSource:
             f"{request.dataset} from {SERVICES[self.service]}: {plan.requests:,} chunks of "
             f"{_size(largest)}{cut}, {_size(plan.size)} before compression"
         )
+
+
+def _accumulates(name: str) -> bool:
+    variable = variables.by_name(name)
+    return variable is not None and variable.accumulated
 
 
 def _size(count: int) -> str:
