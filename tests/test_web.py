@@ -447,6 +447,21 @@ def test_variables_are_offered_in_the_order_of_the_registry_with_label_and_unit(
     ]
 
 
+def test_a_variable_that_only_older_times_have_can_be_chosen_too(
+    store: Store, clock: Clock, browser: Browser
+) -> None:
+    put(store, "simulation", NOON - timedelta(hours=1), {"pressure": [1e5]})
+    put(store, "simulation", NOON, {"temperature": [1.0]})
+    store.describe(
+        [Description("simulation", name, "", "") for name in ("temperature", "pressure")]
+    )
+    names = [choice.name for choice in Page(store, clock).state().variables]
+    assert names == ["temperature", "pressure"]
+    said = {"dataset": "simulation", "variable": "pressure"}
+    assert browser.get("/state", params=said).json()["frame"] is None
+    assert browser.get("/series", params=said).json()["avg"] == [1000.0]
+
+
 def test_a_variable_that_the_registry_does_not_know_has_a_scale_that_only_grows(
     store: Store, clock: Clock, page: Page
 ) -> None:

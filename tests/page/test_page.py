@@ -476,6 +476,49 @@ def test_the_sql_behind_a_panel_can_be_read_copied_and_run(weather: Path, open_p
         page.close()
 
 
+# ------------------------------------------------------------------------------ who may look
+
+
+def test_the_printed_address_opens_the_page_where_it_wants_a_token(
+    weather: Path, open_page: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("climatestream.web.server.is_loopback", lambda _: False)
+    with open_store(f"duckdb:{weather}") as store, Server(store, port=0) as server:
+        address, _, token = server.url.partition("/?token=")
+        page = open_page(server.url)
+        page.ready()
+        assert token not in page.tab.url
+        page.tab.reload()
+        page.ready()
+        page.close()
+        for wrong in (f"{address}/?token={token[:-1]}", address):
+            stranger = open_page(wrong)
+            stranger.allow("401")
+            assert "open the address that was printed" in stranger.tab.inner_text("body")
+            stranger.close()
+
+
+ASK_ANOTHER = """async (url) => [
+  await fetch(`${url}/state`).then(() => "answered", () => "refused"),
+  await new Promise((done) => {
+    const socket = new WebSocket(`${url.replace("http", "ws")}/live`);
+    socket.onopen = () => done("answered");
+    socket.onerror = () => done("refused");
+  })]"""
+
+
+def test_another_sites_page_can_neither_fetch_nor_listen(url: str, open_page: Open) -> None:
+    page = open_page("about:blank")
+    page.allow("403|CORS|WebSocket|ERR_FAILED|Failed to load")
+    assert page.tab.evaluate(ASK_ANOTHER, url) == ["refused", "refused"]
+    other = FedPage(100, 1.0)
+    with Server(Nothing(), port=0, page=other) as server:  # type: ignore[arg-type]
+        page = open_page(server.url)  # its own policy forbids it besides
+        page.allow("Content Security Policy|Fetch API|Refused to connect|Connecting to")
+        assert page.tab.evaluate(ASK_ANOTHER, url) == ["refused", "refused"]
+        page.close()
+
+
 # ------------------------------------------------------------------------------------- live
 
 
