@@ -281,6 +281,7 @@ timeline.addEventListener("change", controls);
 
 function controls() {
   const { times, live, playing, span } = timeline;
+  words.suit(times);
   const [first, last_] = timeline.range();
   const slider = at("slider");
   const place = timeline.place();

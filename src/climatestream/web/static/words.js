@@ -50,10 +50,18 @@ export function duration(ms) {
 
 const two = (/** @type {number} */ n) => String(n).padStart(2, "0");
 
-/** A time in UTC; with seconds where some time shown has them.
+let fine = false;
+
+/** Times are told with seconds from now on where one of these has some.
+ * @param {number[]} times [ms] */
+export function suit(times) {
+  fine = times.slice(-4).some((ms) => ms % 60_000 !== 0);
+}
+
+/** A time in UTC.
  * @param {number} ms
  * @param {boolean} [seconds] */
-export function time(ms, seconds = ms % 60_000 !== 0) {
+export function time(ms, seconds = fine || ms % 60_000 !== 0) {
   const at = new Date(ms);
   const day = `${at.getUTCFullYear()}-${two(at.getUTCMonth() + 1)}-${two(at.getUTCDate())}`;
   const clock = `${two(at.getUTCHours())}:${two(at.getUTCMinutes())}`;
