@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -295,6 +296,15 @@ def test_key_is_not_sent_unencrypted() -> None:
         credentials({"CDSAPI_URL": "http://cds.example/api", "CDSAPI_KEY": KEY})
 
 
+def test_missing_client_is_told_with_the_command_to_type(
+    store: FakeDataStore, cache: Cache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "ecmwf.datastores", None)
+    with pytest.raises(NotServed, match=r"pip install 'climatestream\[cds\]'") as told:
+        fetched(request(store, cache))
+    assert told.value.lack == "package"
+
+
 # ------------------------------------------------------------------- how it is asked
 
 
@@ -312,6 +322,16 @@ def test_what_is_in_the_cache_needs_neither_service_nor_key(
     assert found.files == first.files
     assert (first.asked, found.asked, found.downloaded) == (2, 0, 0)
     assert len(store.seen) == calls
+
+
+def test_fetch_larger_than_the_cache_stays_until_the_next(
+    store: FakeDataStore, cache: Cache
+) -> None:
+    small = Cache(cache.folder, 1)
+    assert len(fetched(request(store, small, since="2025-06-01")).files) == 4
+    assert len(small.entries()) == 4
+    fetched(request(store, small, since="2025-05-01", until="2025-05-02"))
+    assert [entry.asked.label for entry in small.entries()] == ["2025-05"]
 
 
 def test_key_goes_to_the_service_and_to_no_download(store: FakeDataStore, cache: Cache) -> None:
@@ -356,10 +376,13 @@ def test_what_can_not_be_divided_any_more_is_refused(store: FakeDataStore, cache
     assert told.value.lack == "limit"
 
 
-def test_few_requests_are_in_flight(store: FakeDataStore, cache: Cache) -> None:
+def test_few_requests_are_in_flight_in_order_of_time(store: FakeDataStore, cache: Cache) -> None:
     store.moods.looks_queued = 2
     fetched(request(store, cache, since="2025-01-01", until="2025-06-30"))
-    assert len(store.jobs) == 6
+    months = [int(job.inputs["month"]) for job in store.jobs.values()]
+    assert sorted(months) == [1, 2, 3, 4, 5, 6]
+    # The earlier go first; the two that are in flight may overtake each other.
+    assert all(month - place <= 1 for place, month in enumerate(months, 1))
     assert store.most_in_flight == 2
 
 

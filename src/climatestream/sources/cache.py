@@ -27,7 +27,7 @@ from platformdirs import user_cache_path
 from climatestream.errors import SourceError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Container, Iterator, Mapping
 
 ASKED: Final = "asked.json"
 PART: Final = "part"
@@ -198,15 +198,18 @@ class Cache:
             lock.close()
         return not (self.folder / key).exists()
 
-    def trim(self) -> list[Entry]:
-        """Remove answers, the longest unused first, until what is there fits; what was removed."""
+    def trim(self, keep: Container[str] = ()) -> list[Entry]:
+        """Remove answers, the longest unused first, until what is there fits; what was removed.
+
+        Those that are being read stay, and those with the keys to keep.
+        """
         entries = self.entries()
         total = sum(entry.bytes for entry in entries)
         removed = []
         for entry in entries:
             if total <= self.size:
                 break
-            if entry.complete and self.remove(entry.key):
+            if entry.complete and entry.key not in keep and self.remove(entry.key):
                 total -= entry.bytes
                 removed.append(entry)
         return removed

@@ -13,7 +13,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from datetime import time as day_time
 from functools import partial
 from typing import TYPE_CHECKING, Final, TypeVar
@@ -134,23 +134,29 @@ IN_WORDS: Final = {
 
 
 class Gate:
-    """How many requests are at the service at once."""
+    """How many requests are at the service at once; the earlier in time go first."""
 
     def __init__(self, limit: int, stop: threading.Event) -> None:
         self._limit = limit
         self._inside = 0
+        self._waiting: list[date] = []
         self._stop = stop
         self._changed = threading.Condition()
 
     @contextmanager
-    def inside(self) -> Iterator[None]:
-        """Waits until there is room."""
+    def inside(self, day: date) -> Iterator[None]:
+        """Waits until there is room, and no earlier day waits."""
         with self._changed:
-            while self._inside >= self._limit:
-                self._changed.wait(0.2)
-                if self._stop.is_set():
-                    raise Stopped
-            self._inside += 1
+            self._waiting.append(day)
+            try:
+                while self._inside >= self._limit or min(self._waiting) < day:
+                    self._changed.wait(0.2)
+                    if self._stop.is_set():
+                        raise Stopped
+                self._inside += 1
+            finally:
+                self._waiting.remove(day)
+                self._changed.notify_all()
         try:
             yield
         finally:
@@ -206,6 +212,7 @@ class Fetch:
         self._workers = in_flight * 2
         self._gate = Gate(in_flight, self._end)
         self._fits: dict[str, int] = {}
+        self._keys: set[str] = set()
         self.progress = Progress(states=dict.fromkeys((ask.label for ask in asks), "waiting"))
         self.asked = 0
         """Requests that the service was sent."""
@@ -286,6 +293,7 @@ class Fetch:
         if some.label != label:
             self._rename(label, [some])
         taken = partial(self._set, some, "elsewhere")
+        self._keys.add(some.key)
         with self._cache.writing(some.key, self._end, taken) as slot:
             parts = self._parts(some, slot)
             if parts is None:
@@ -296,7 +304,7 @@ class Fetch:
                     # The service's own estimate said less.
                     parts = self._divided(some, slot, str(error))
         if parts is None:
-            self._cache.trim()
+            self._cache.trim(keep=self._keys)
             return [some.key]
         self._rename(some.label, parts)
         return [key for part in parts for key in self._fetch(part)]
@@ -355,7 +363,7 @@ class Fetch:
             elif slot.answer() is not None:
                 return
             try:
-                with self._gate.inside():
+                with self._gate.inside(ask.last_day):
                     job = self._ask(ask, slot)
                     answer = self._wait(ask, job)
                 self._download(ask, slot, answer)
