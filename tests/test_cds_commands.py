@@ -17,6 +17,7 @@ import duckdb
 import orjson
 import pytest
 
+from climatestream.cli import invoke
 from climatestream.sources.cache import PART, Cache
 from tests.fake_cds import KEY, FakeDataStore
 
@@ -36,7 +37,13 @@ def store() -> Iterator[FakeDataStore]:
 class Commands:
     """The command line, in a home of its own."""
 
-    def __init__(self, store: FakeDataStore, home: Path) -> None:
+    def __init__(
+        self,
+        store: FakeDataStore,
+        home: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        capsys: pytest.CaptureFixture[str],
+    ) -> None:
         self.environment = {
             **{name: os.environ[name] for name in ("PATH", "PYTHONPATH") if name in os.environ},
             "HOME": str(home),
@@ -44,6 +51,9 @@ class Commands:
             "CLIMATESTREAM_CACHE": str(home / "cache"),
         }
         self.cache = Cache(home / "cache", 10**9)
+        self._capsys = capsys
+        for name, value in self.environment.items():
+            monkeypatch.setenv(name, value)
 
     def start(self, *arguments: str) -> subprocess.Popen[str]:
         return subprocess.Popen(
@@ -61,15 +71,24 @@ class Commands:
         return process.returncode, out, err
 
     def json(self, *arguments: str) -> dict[str, Any]:
-        code, out, err = self.run(*arguments, "--json")
-        assert code == 0, err
-        said: dict[str, Any] = orjson.loads(out.splitlines()[-1])
-        return said
+        """The result of a command that ends well, run in this process."""
+        self._capsys.readouterr()
+        code = invoke([*arguments, "--json"])
+        said = self._capsys.readouterr()
+        assert code == 0, said.err
+        assert KEY not in said.out + said.err
+        result: dict[str, Any] = orjson.loads(said.out.splitlines()[-1])
+        return result
 
 
 @pytest.fixture
-def commands(store: FakeDataStore, tmp_path: Path) -> Commands:
-    return Commands(store, tmp_path)
+def commands(
+    store: FakeDataStore,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> Commands:
+    return Commands(store, tmp_path, monkeypatch, capsys)
 
 
 def until(holds: Callable[[], object]) -> None:

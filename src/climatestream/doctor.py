@@ -28,12 +28,14 @@ BUILT: Final = datetime(2026, 11, 1, tzinfo=UTC)
 """A clock that shows an earlier time is wrong: this version did not exist then."""
 
 EXTRAS: Final = {
+    "cds": ("ecmwf-datastores-client",),
     "grib": ("eccodes",),
     "kafka": ("confluent-kafka",),
     "msk": ("aws-msk-iam-sasl-signer-python",),
 }
 """Packages of the extras that a user may lack."""
 PURPOSES: Final = {
+    "cds": "for the Climate Data Store",
     "grib": "to read GRIB",
     "kafka": "for kafka:// brokers",
     "msk": "for Amazon MSK with IAM",
@@ -56,6 +58,7 @@ def examine(
         _python,
         _packages,
         *(lambda extra=extra: _extra(extra) for extra in EXTRAS),
+        _data_store_key,
         lambda: _port(port),
         lambda: _disk(store),
         _memory,
@@ -102,6 +105,16 @@ def _extra(extra: str) -> Finding:
     return Finding(
         f"extra {extra}", "missing", f"no {', '.join(lacking)}", f"{PURPOSES[extra]}: {command}"
     )
+
+
+def _data_store_key() -> Finding:
+    from climatestream.sources.cds_client import credentials
+
+    try:
+        found = credentials()
+    except ClimatestreamError as error:
+        return Finding("Data Store's key", "missing", "for cds:", str(error))
+    return Finding("Data Store's key", "ok", f"in {found.where}, for {found.url}")
 
 
 def _installed(name: str) -> bool:

@@ -164,6 +164,12 @@ class Gate:
                 self._inside -= 1
                 self._changed.notify_all()
 
+    @property
+    def waiting(self) -> int:
+        """How many wait."""
+        with self._changed:
+            return len(self._waiting)
+
     def lower(self) -> None:
         """The service has said that it was too many."""
         with self._changed:
