@@ -31,6 +31,7 @@ EXTRAS: Final = {
     "cds": ("ecmwf-datastores-client",),
     "grib": ("eccodes",),
     "kafka": ("confluent-kafka",),
+    "lambda": ("awslambdaric", "pyyaml"),
     "msk": ("aws-msk-iam-sasl-signer-python",),
 }
 """Packages of the extras that a user may lack."""
@@ -38,6 +39,7 @@ PURPOSES: Final = {
     "cds": "for the Climate Data Store",
     "grib": "to read GRIB",
     "kafka": "for kafka:// brokers",
+    "lambda": "to run the Lambda function here (Linux)",
     "msk": "for Amazon MSK with IAM",
 }
 
