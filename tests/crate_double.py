@@ -190,7 +190,37 @@ class CrateDouble:
             r'SELECT .* FROM "demo"."climate_data" WHERE dataset = \?', statement, re.DOTALL
         ):
             return _rows(self._found(statement, request["args"]))
+        if asked := re.match(
+            r'SELECT ([^()]*) FROM "demo"."(\w+)" *(?:WHERE (.*?))?\s*(?:ORDER BY .*)?$',
+            " ".join(statement.split()),
+        ):
+            return _rows(self._select(asked[1], asked[2], asked[3], request.get("args", [])))
+        if retried := re.match(r'UPDATE "demo"."(\w+)" SET (\w+) = \? WHERE (.*)', statement):
+            return self._update(retried[1], retried[2], retried[3], request["bulk_args"])
         raise NotOurs(statement)
+
+    def _select(
+        self, names: str, table: str, where: str | None, arguments: list[Any]
+    ) -> list[list[Any]]:
+        """Columns of a table beside the readings, in no order; a LIMIT is not known."""
+        rows = self._where(table, where, arguments)
+        return [[row[name] for name in _names(names)] for row in rows]
+
+    def _update(self, table: str, name: str, where: str, bulk: list[list[Any]]) -> Reply:
+        results = []
+        for value, *arguments in bulk:
+            rows = self._where(table, where, arguments)
+            for row in rows:
+                row[name] = value
+            results.append({"rowcount": len(rows)})
+        return 200, orjson.dumps({"cols": [], "duration": 1.0, "results": results})
+
+    def _where(self, table: str, where: str | None, arguments: list[Any]) -> list[Row]:
+        """The rows of a table whose columns equal the arguments, as `a = ? AND b = ?` says."""
+        columns = _names(where.replace(" = ?", "").replace(" AND ", ", ")) if where else []
+        wanted = dict(zip(columns, arguments, strict=True))
+        rows = self.others.get(table, [])
+        return [row for row in rows if all(row[n] == value for n, value in wanted.items())]
 
     def _columns(self) -> list[list[Any]]:
         columns = [
@@ -322,6 +352,10 @@ def _value(expression: str, row: Mapping[str, Any]) -> Any:
         name = subject.removeprefix("data['").removesuffix("']").replace("''", "'")
         value = row["data"].get(name)
     return value is not None if is_asked else value
+
+
+def _names(text: str) -> list[str]:
+    return text.replace('"', "").split(", ")
 
 
 def _kind(value: Any) -> str:
