@@ -28,6 +28,7 @@ import pytest
 
 from climatestream.brokers.kafka_admin import TopicSettings
 from climatestream.brokers.open import open_broker
+from tests import howto
 from tests.crate_double import CrateDouble
 from tests.services.crate import Node, Server
 from tests.services.faults import (
@@ -264,6 +265,22 @@ def mapped(
 ) -> Iterator[Callable[[Topic], Mapped]]:
     with ExitStack() as stack:
         yield lambda topic: Mapped(kafka, topic, store, stack, tmp_path, zips)
+
+
+# --------------------------------------------------------------------------------- the page
+
+
+def test_every_command_of_the_page_does_what_it_says(
+    kafka: Kafka, store: Place, zips: tuple[Path, Path], tmp_path: Path
+) -> None:
+    (tmp_path / "dist").mkdir()
+    shutil.copy(zips[0], tmp_path / "dist")
+    replacing = {
+        "127.0.0.1:9092/era5": f"{kafka.servers}/{new_topic()}",
+        "crate://crate@127.0.0.1:4200/demo": store.url,
+    }
+    howto.run(ROOT / "docs" / "lambda.md", tmp_path, replacing)
+    assert int((tmp_path / "invocations.txt").read_text()) > 0
 
 
 # ----------------------------------------------------------------------------------- faults

@@ -498,7 +498,8 @@ class CrateStore:
 
     def keep_places(self, places: Sequence[Place]) -> None:
         """Keep cities; one that is there already gets its inhabitants anew."""
-        self._keep(PLACES, places, set_={"population": "excluded.population"})
+        rows = [tuple(place) for place in places]  # orjson writes no named ones
+        self._keep(PLACES, rows, set_={"population": "excluded.population"})
 
     # ---------------------------------------------------------------------------- queries
 
