@@ -15,7 +15,7 @@ import subprocess
 import tempfile
 import time
 from base64 import b64encode
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from http.client import HTTPConnection, HTTPSConnection
@@ -33,6 +33,18 @@ NAMED = "CLIMATESTREAM_TEST_CRATEDB"
 HOME = "CRATEDB_HOME"
 DEFAULT_HOME = Path("~/.local/share/cratedb")
 HEAP = "768m"
+SETTINGS = {
+    "discovery.type": "single-node",
+    "udc.enabled": "false",
+    # `crate` from this machine without a password, everybody else with one.
+    "auth.host_based.enabled": "true",
+    "auth.host_based.config.0.user": "crate",
+    "auth.host_based.config.0.address": "_local_",
+    "auth.host_based.config.0.method": "trust",
+    "auth.host_based.config.99.method": "password",
+    # A full disk of the machine that runs tests is none of theirs.
+    "cluster.routing.allocation.disk.threshold_enabled": "false",
+}
 START_TIMEOUT_S = 180.0
 USERS = ("crate", "nobody")
 """Whom CrateDB runs as where we are root, which it refuses to: the first that there is."""
@@ -80,13 +92,23 @@ class Node(Server):
         Its distribution.
     folder
         Data, logs and what it prints; the user that it runs as owns it.
+    settings
+        What it is started with, besides addresses and paths, which are its own.
     """
 
     own = True
 
-    def __init__(self, home: Path, folder: Path) -> None:
+    def __init__(
+        self,
+        home: Path,
+        folder: Path,
+        settings: Mapping[str, str] = SETTINGS,
+        heap: str = HEAP,
+    ) -> None:
         self._home = home
         self._folder = folder
+        self._settings = settings
+        self._heap = heap
         self._http, self._psql, self._transport = _free_ports(3)
         self._process: subprocess.Popen[bytes] | None = None
         super().__init__(Address("127.0.0.1", self._http))
@@ -94,26 +116,17 @@ class Node(Server):
     def start(self) -> None:
         """Start it, and wait until it answers."""
         settings = {
+            **self._settings,
             "network.host": "127.0.0.1",
             "http.port": self._http,
             "psql.port": self._psql,
             "transport.tcp.port": self._transport,
-            "discovery.type": "single-node",
             "path.data": self._folder / "data",
             "path.logs": self._folder / "logs",
-            "udc.enabled": "false",
-            # `crate` from this machine without a password, everybody else with one.
-            "auth.host_based.enabled": "true",
-            "auth.host_based.config.0.user": "crate",
-            "auth.host_based.config.0.address": "_local_",
-            "auth.host_based.config.0.method": "trust",
-            "auth.host_based.config.99.method": "password",
-            # A full disk of the machine that runs tests is none of theirs.
-            "cluster.routing.allocation.disk.threshold_enabled": "false",
         }
         environment = {
             **os.environ,
-            "CRATE_HEAP_SIZE": HEAP,
+            "CRATE_HEAP_SIZE": self._heap,
             "CRATE_DISABLE_GC_LOGGING": "1",
             "CRATE_HOME": str(self._home),
         }
@@ -211,13 +224,20 @@ def started() -> Iterator[Server]:
         server.sql("SELECT 1")
         yield server
         return
+    with own() as node:
+        yield node
+
+
+@contextmanager
+def own(settings: Mapping[str, str] = SETTINGS, heap: str = HEAP) -> Iterator[Node]:
+    """A CrateDB of our own that answers; skips with the reason where none can be had."""
     home = _home()
     user = _unprivileged()
     folder = Path(tempfile.mkdtemp(prefix="climatestream-cratedb-"))
     try:
         if user is not None:
             shutil.chown(folder, user)
-        node = Node(home, folder)
+        node = Node(home, folder, settings, heap)
         try:
             node.start()
             yield node
