@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from climatestream.dashboards.alerts import Alert, grafana_sql, limits
+from climatestream.dashboards.grafana_sql import Range, expand
 from climatestream.model import DeadLetter
 from climatestream.ports import PipelineRow
 from climatestream.testing.rows import Reading, rows
@@ -101,13 +102,10 @@ def answers(
 ) -> dict[tuple[str, ...], float | None]:
     """By labels, the value that Grafana would get: its very text, its macros filled in."""
     window_s = alert.window_s(limits(given))
-    sql = grafana_sql(alert)
-    for macro, at_ms in (
-        ("$__timeFrom()", now_ms - window_s * 1000),
-        ("$__timeTo()", now_ms),
-    ):
-        at = datetime.fromtimestamp(at_ms / 1000, UTC).isoformat(timespec="milliseconds")
-        sql = sql.replace(macro, "'" + at.replace("+00:00", "Z") + "'")
+    start, end = (
+        datetime.fromtimestamp(ms / 1000, UTC) for ms in (now_ms - window_s * 1000, now_ms)
+    )
+    sql = expand(grafana_sql(alert), {}, Range(start, end))
     answer = store.query(sql)
     assert answer.columns[-1] == "value"
     for found in answer.rows:

@@ -185,7 +185,7 @@ def test_every_rule_is_whole() -> None:
         assert rule["condition"] in {query["refId"] for query in rule["data"]}
         assert rule["noDataState"] in {"OK", "Alerting", "NoData", "KeepLast"}
         assert rule["execErrState"] in {"OK", "Alerting", "Error", "KeepLast"}
-        assert {"summary", "description", "limit"} <= rule["annotations"].keys()
+        assert {"summary", "description", "limit", "board"} <= rule["annotations"].keys()
         assert {"area", "severity"} == rule["labels"].keys()
         query, condition = rule["data"]
         assert query["datasourceUid"] == query["model"]["datasource"]["uid"] == "cratedb"

@@ -20,7 +20,9 @@ from dotenv import dotenv_values
 from scripts import stack_check, stack_env
 
 from climatestream import cli, settings
-from climatestream.dashboards.alerts import DATASOURCE, FOLDER
+from climatestream.dashboards import generate
+from climatestream.dashboards.alerts import FOLDER
+from climatestream.dashboards.board_variables import DATASOURCE
 from climatestream.units import speed
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -35,7 +37,7 @@ DOCKERFILE = (DEPLOY / "Dockerfile").read_text()
 SERVICES: dict[str, dict[str, Any]] = yaml.safe_load(COMPOSE)["services"]
 BASE = re.findall(r"^FROM (\S+)", DOCKERFILE, re.MULTILINE)
 OWN = {name for name, service in SERVICES.items() if "build" in service}
-ONE_SHOT = {"topic", "tables", "alerts"}
+ONE_SHOT = {"topic", "tables", "grafana-files"}
 IMAGES = {service["image"] for service in SERVICES.values()}
 
 each = pytest.mark.parametrize("name", sorted(SERVICES))
@@ -195,7 +197,7 @@ def test_nobody_starts_before_what_it_needs() -> None:
     assert conditions("producer") == {"topic": done}
     assert conditions("worker") == conditions("lambda") == {"topic": done, "tables": done}
     assert conditions("page") == {"tables": done}
-    assert conditions("grafana") == {"tables": done, "alerts": done}
+    assert conditions("grafana") == {"tables": done, "grafana-files": done}
 
 
 @each
@@ -314,7 +316,7 @@ def provisioning(path: str) -> dict[str, Any]:
 
 def test_boards_and_alerts_ask_the_data_source_that_is_provisioned() -> None:
     [source] = provisioning("datasources/cratedb.yaml")["datasources"]
-    assert {"type": source["type"], "uid": source["uid"]} == DATASOURCE
+    assert (source["type"], source["uid"]) == (DATASOURCE.type_val, DATASOURCE.uid)
     assert source["editable"] is False
     assert source["jsonData"]["database"] == "demo"
 
@@ -332,12 +334,22 @@ def test_every_variable_of_provisioning_is_given_to_grafana() -> None:
     assert named <= environment("grafana").keys()
 
 
+def test_what_is_written_for_grafana_is_where_it_looks() -> None:
+    """The image has the folders: a volume takes their owner, who may write."""
+    target = SERVICES["grafana-files"]["command"][-1]
+    for volume in SERVICES["grafana-files"]["volumes"]:
+        name, folder = volume.split(":")
+        assert folder.removeprefix(f"{target}/") in {generate.BOARDS, generate.ALERTING}
+        assert f" {folder}" in DOCKERFILE
+        assert any(v.startswith(f"{name}:/etc/grafana/") for v in SERVICES["grafana"]["volumes"])
+
+
 def test_boards_are_read_only_and_in_a_folder_that_is_not_the_alerts() -> None:
     [provider] = provisioning("dashboards/climatestream.yaml")["providers"]
     assert provider["allowUiUpdates"] is False
     assert provider["disableDeletion"] is True
     assert provider["folder"] != FOLDER
-    assert f"./grafana/boards:{provider['options']['path']}:ro" in SERVICES["grafana"]["volumes"]
+    assert f"boards:{provider['options']['path']}:ro" in SERVICES["grafana"]["volumes"]
 
 
 # ---------------------------------------------------------------------------------- image

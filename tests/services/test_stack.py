@@ -2,7 +2,7 @@
 
 Only addresses and folders are others: this machine's, on free ports. Kafka is configured by the
 program that its image runs, from the environment of deploy/compose.yaml. Grafana's container is
-left out; what the `alerts` container writes for it is looked at.
+left out; what `grafana-files` writes for it is looked at.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ class Stack:
             ("cratedb:4200", f"{HOST}:{self.database.address.port}"),
             (f"{HOST}:4200", f"{HOST}:{self.database.address.port}"),
             ("9464", str(self.ports["metrics"])),
-            ("/grafana", str(self.folder / "grafana")),
+            ("/grafana", f"{self.folder}/grafana"),
             ("/event-source.yaml", str(DEPLOY / "event-source.yaml")),
             ("/opt/climatestream/", f"{self.folder}/"),
             ("0.0.0.0", HOST),  # noqa: S104 - what the container listens on, and we do not
@@ -259,7 +259,7 @@ def stack() -> Iterator[Stack]:
         stack.run("tables")
         stack.healthy("kafka")
         stack.run("topic")
-        stack.run("alerts")
+        stack.run("grafana-files")
         for name in ("producer", "worker", "page"):
             stack.start(name)
         stack.healthy("worker")
@@ -292,6 +292,7 @@ def test_the_alerts_have_the_limits_of_the_environment(stack: Stack) -> None:
         "policies.json",
         "rules.json",
     ]
+    assert len(list((stack.folder / "grafana/boards").iterdir())) == 4
     groups = json.loads((made / "rules.json").read_text())["groups"]
     assert {group["name"] for group in groups} == {"weather", "pipeline"}
 

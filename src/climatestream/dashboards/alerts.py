@@ -19,16 +19,16 @@ from typing import Any, Final, Literal
 import orjson
 from grafana_foundation_sdk.builders import alerting as builders
 from grafana_foundation_sdk.cog import variants
-from grafana_foundation_sdk.cog.builder import Builder
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
 from grafana_foundation_sdk.models import alerting as models
 
 from climatestream import settings, units
+from climatestream.dashboards.board_variables import DATASOURCE
+from climatestream.dashboards.boards import CLIMATE, PIPELINE
 from climatestream.dashboards.panels import COMPUTED, Panel
+from climatestream.dashboards.visuals import Sql
 from climatestream.errors import UsageError
 
-DATASOURCE: Final = {"type": "grafana-postgresql-datasource", "uid": "cratedb"}
-"""CrateDB, as deploy/grafana/provisioning/datasources names it."""
 EXPRESSION: Final = "__expr__"
 """Grafana's own data source of conditions."""
 FOLDER: Final = "climatestream alerts"
@@ -322,46 +322,23 @@ def limits(given: Mapping[str, str | None] | None = None) -> dict[str, float]:
 # --------------------------------------------------------------------------------- the files
 
 
-class _Model(variants.Dataquery, Builder[variants.Dataquery]):
-    """What is sent to a data source; the SDK has no type for SQL, and warns of its own for others.
+@dataclass
+class _Threshold(variants.Dataquery):
+    """A condition of Grafana's expressions; importing the SDK's own warns of deprecated code."""
 
-    Parameters
-    ----------
-    content
-        As the data source takes it.
-    """
+    ref: str
+    of: str
+    fires: Fires
+    limit: float
 
-    def __init__(self, **content: Any) -> None:
-        self._content = content
-
-    def to_json(self) -> dict[str, Any]:
-        return self._content
-
-    def build(self) -> variants.Dataquery:
-        return self
-
-
-def _query(ref: str, sql: str) -> _Model:
-    """As Grafana's PostgreSQL data source takes it."""
-    return _Model(
-        refId=ref,
-        datasource=DATASOURCE,
-        editorMode="code",
-        format="table",
-        rawQuery=True,
-        rawSql=sql,
-    )
-
-
-def _threshold(ref: str, of: str, fires: Fires, limit: float) -> _Model:
-    """As Grafana's expressions take it."""
-    return _Model(
-        refId=ref,
-        datasource={"type": EXPRESSION, "uid": EXPRESSION},
-        type="threshold",
-        expression=of,
-        conditions=[{"evaluator": {"type": fires, "params": [limit]}}],
-    )
+    def to_json(self) -> dict[str, object]:
+        return {
+            "refId": self.ref,
+            "datasource": {"type": EXPRESSION, "uid": EXPRESSION},
+            "type": "threshold",
+            "expression": self.of,
+            "conditions": [{"evaluator": {"type": self.fires, "params": [self.limit]}}],
+        }
 
 
 def grafana_sql(alert: Alert) -> str:
@@ -420,6 +397,7 @@ def _rule(alert: Alert, limits: Mapping[str, float]) -> dict[str, Any]:
         "summary": f"{alert.query.title}: {value} {unit}, {WORDS[alert.fires]} {limit:g} {unit}",
         "description": f"{alert.query.description} {alert.todo}",
         "limit": f"{limit:g} {unit}",
+        "board": f"/d/{CLIMATE if alert.area == 'weather' else PIPELINE}",
     }
     if alert.source:
         annotations |= {"source": alert.source, "source_page": alert.page}
@@ -432,20 +410,22 @@ def _rule(alert: Alert, limits: Mapping[str, float]) -> dict[str, Any]:
         .exec_err_state("Error")
         .annotations(annotations)
         .labels({"area": alert.area, "severity": alert.severity})
-        .queries(
-            [
-                builders.Query("A")
-                .datasource_uid(DATASOURCE["uid"])
-                .relative_time_range(window)
-                .model(_query("A", grafana_sql(alert))),
-                builders.Query("B")
-                .datasource_uid(EXPRESSION)
-                .relative_time_range(models.RelativeTimeRange(from_val=0, to=0))
-                .model(_threshold("B", "A", alert.fires, limit)),
-            ]
-        )
         .build()
     )
+    rule.data = [
+        models.Query(
+            ref_id="A",
+            datasource_uid=DATASOURCE.uid,
+            relative_time_range=window,
+            model=Sql(grafana_sql(alert), "A"),
+        ),
+        models.Query(
+            ref_id="B",
+            datasource_uid=EXPRESSION,
+            relative_time_range=models.RelativeTimeRange(from_val=0, to=0),
+            model=_Threshold("B", "A", alert.fires, limit),
+        ),
+    ]
     # What belongs to the group stands there.
     left_out = {"folderUID", "ruleGroup", "orgID", "id", "provenance", "updated"}
     return {name: value for name, value in rule.to_json().items() if name not in left_out}
