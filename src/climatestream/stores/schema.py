@@ -76,7 +76,7 @@ DEAD_LETTERS = Table(
         Column("partition", "integer"),
         Column("offset", "integer"),
         Column("published_at", "time"),
-        Column("key", "text"),  # base64; null where the message has no key
+        Column("key", "text"),  # the message's own, base64; null where it has none
         Column("value", "document"),  # base64, whole; null where the message has no value
         Column("headers", "document"),  # JSON: [[name, base64], ...]
         Column("reason", "text"),

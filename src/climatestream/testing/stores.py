@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Self
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -105,6 +105,9 @@ class StoreTests:
     when it is called again; `stored` reads the table there while no store is open.
     """
 
+    SEEN_WHOLE: ClassVar[bool] = True
+    """Whether a query sees a write under way whole or not at all; else it may see a part."""
+
     @pytest.fixture
     def new_place(self) -> Callable[[], Any]:
         """What gives an empty place for a store, a new one at each call."""
@@ -147,7 +150,8 @@ class StoreTests:
         before_ms = time.time_ns() // 1_000_000
         [row] = self.write(place, [reading])
         assert row.reading == reading
-        assert row.location == (reading.longitude, reading.latitude)
+        # CrateDB's index keeps a point to 1e-8 degrees; data has the coordinates exactly
+        assert row.location == pytest.approx((reading.longitude, reading.latitude), abs=1e-6)
         assert row.year == datetime(2025, 1, 1, tzinfo=UTC)
         assert before_ms <= row.stored_at_ms <= time.time_ns() // 1_000_000
 
@@ -671,7 +675,8 @@ class StoreTests:
             assert store.query(counting).rows == [(21, 1)]
         for history in histories:
             assert history == sorted(history), "a query never sees less than one before it"
-            assert {count % 2 for count in history if count <= 20} <= {0}, "a write is seen whole"
+            halves = [count for count in history if count <= 20 and count % 2]
+            assert not (self.SEEN_WHOLE and halves), "a write is seen whole"
 
 
 NORMALS: Final = Normals(
