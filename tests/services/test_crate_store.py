@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from climatestream.stores.crate import CrateStore
+from climatestream.stores.schema import TABLES
 from climatestream.testing.rows import Reading, rows
 from climatestream.testing.stores import Stored, StoreTests, WrappedStore
 from tests.services.crate import Server, raw
@@ -26,8 +27,8 @@ class RefreshedStore(WrappedStore):
         self.store = store
 
     def before(self, call: str) -> None:
-        for table in ("climate_data", "datasets", "pipeline", "climate_normals"):
-            self.store._http.sql(f"REFRESH TABLE {self.store.address.schema}.{table}")
+        tables = (f"{self.store.address.schema}.{table.name}" for table in TABLES)
+        self.store._http.sql(f"REFRESH TABLE {', '.join(tables)}")
 
 
 def clean(server: Server, schema: str) -> CrateStore:
