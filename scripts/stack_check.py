@@ -20,6 +20,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -74,9 +75,9 @@ class Patience:
 def page(port: str) -> str:
     """What is wrong with the page; without its token it answers 401, and is there."""
     try:
-        connection = http.client.HTTPConnection(HOST, int(port), timeout=5)
-        connection.request("GET", "/")
-        status = connection.getresponse().status
+        with closing(http.client.HTTPConnection(HOST, int(port), timeout=5)) as connection:
+            connection.request("GET", "/")
+            status = connection.getresponse().status
     except OSError as error:
         return f"no answer from {HOST}:{port}: {error}"
     return "" if status in (200, 401) else f"{HOST}:{port} answers {status}"

@@ -195,6 +195,10 @@ def test_patience_asks_until_it_is_right_or_time_is_over() -> None:
     assert seconds == [7.0]
 
 
+def test_a_page_that_wants_its_token_is_there(grafana: FakeGrafana) -> None:
+    assert stack_check.page(str(grafana.server_port)) == ""  # without a password it answers 401
+
+
 def test_nobody_there_is_said_in_a_sentence() -> None:
     assert "no answer from 127.0.0.1:9" in stack_check.page("9")
     assert "http://127.0.0.1:9/api/health" in Grafana("http://127.0.0.1:9", "x").health()
