@@ -7,7 +7,7 @@ FILES ?=
 
 COMPOSE := docker compose --file deploy/compose.yaml
 
-.PHONY: help demo stack stack-check stack-down env env-grib test test-grib test-services test-faults test-page lambda check format bench lock docs countries places screenshot
+.PHONY: help demo stack stack-check stack-down env env-grib test test-grib test-services test-faults test-page lambda env-lambda check format bench lock docs countries places screenshot
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -52,6 +52,9 @@ test-page: env ## the page in a headless browser
 
 lambda: env ## the Lambda function's zips, in dist/, for AWS and for this machine
 	$(BIN)/python scripts/make_lambda.py
+
+env-lambda: env ## a Python 3.13 with AWS's runtime client, under which the zip for AWS runs here
+	$(BIN)/python scripts/make_lambda_python.py
 
 stack: ## Kafka, CrateDB, Grafana, producer, worker and page, in containers on this machine
 	@docker compose version >/dev/null || { echo "The stack needs Docker with its compose plugin"; exit 1; }

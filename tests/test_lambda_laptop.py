@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,7 +22,7 @@ from climatestream.aws.destination import (
 )
 from climatestream.aws.event_source import EventPollers
 from climatestream.aws.handler import Function
-from climatestream.aws.laptop import unpacked, variables_of
+from climatestream.aws.laptop import artefact, unpacked, variables_of
 from climatestream.aws.mapping_event import EventSource, records_of
 from climatestream.aws.mapping_settings import EventSourceMapping
 from climatestream.brokers.memory import MemoryBroker
@@ -186,6 +187,23 @@ def test_a_store_that_the_function_can_not_write_to_is_told(
 ) -> None:
     found = said(capsys, "--broker", BROKER, "--store", "duckdb:a.duckdb")
     assert "the function writes to CrateDB alone" in found
+
+
+def test_what_is_deployed_runs_where_there_is_the_python_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("platform.machine", lambda: "aarch64")
+    local = Path("dist/climatestream-lambda-local.zip")
+    assert artefact(None, None) == (local, sys.executable)
+    for file in ("dist/climatestream-lambda-arm64.zip", ".venv-lambda/bin/python"):
+        assert artefact(None, None) == (local, sys.executable)
+        Path(file).parent.mkdir(parents=True)
+        Path(file).touch()
+    deployed = Path("dist/climatestream-lambda-arm64.zip")
+    assert artefact(None, None) == (deployed, str(tmp_path / ".venv-lambda/bin/python"))
+    assert artefact(Path("a.zip"), None) == (Path("a.zip"), sys.executable)
+    assert artefact(None, "python3") == (local, "python3")
 
 
 def test_a_file_that_is_no_zip_is_told(tmp_path: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -86,9 +85,9 @@ def _given(table: tuple[tuple[str, Any, str], ...], properties: dict[str, Any]) 
     "--zip",
     "file",
     type=click.Path(dir_okay=False, path_type=Path),
-    help="The function; by default dist/climatestream-lambda-local.zip, from `make lambda`.",
+    help="The function, from `make lambda`; by default that for AWS, or else for this Python.",
 )
-@click.option("--python", help="Runs it; by default the one that runs this command.")
+@click.option("--python", help="Runs it; by default that of `make env-lambda`, or else this one.")
 @click.option("--in-process", is_flag=True, help="Run the handler here instead, for a debugger.")
 @click.option("--log", type=click.File("ab"), help="Where the function's output goes.")
 @click.option("--until-caught-up", is_flag=True, help="End when all there is now is done.")
@@ -154,7 +153,7 @@ def lambda_(
             mapping = replace(mapping, pollers=1)
             invoke = stack.enter_context(InProcess(function))
         else:
-            deployed = laptop.deployed(function, file or laptop.ZIP, python or sys.executable, log)
+            deployed = laptop.deployed(function, *laptop.artefact(file, python), log)
             invoke = stack.enter_context(deployed)
         interrupt = stack.enter_context(
             Interrupt(laptop.DRAIN_S, lambda: laptop.give_up(invoke.kill))

@@ -10,26 +10,30 @@ import itertools
 import json
 import math
 import os
+import platform
 import shutil
 import signal
-import subprocess
 import sys
 import threading
 import time
 import zipfile
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 import orjson
 import psutil
 import pytest
+from scripts import make_lambda_python
 
+from climatestream.aws.laptop import MACHINES
 from climatestream.brokers.kafka_admin import TopicSettings
 from climatestream.brokers.open import open_broker
 from tests import howto
 from tests.crate_double import CrateDouble
+from tests.lambda_zip import build
 from tests.services.crate import Node, Server
 from tests.services.faults import (
     DRAIN_S,
@@ -57,6 +61,7 @@ AWAY_S: Final = float(os.environ.get("CLIMATESTREAM_LAMBDA_AWAY_S", "4"))
 PARTITIONS: Final = 4
 HOUR_MS: Final = 3_600_000
 SMALL: Final = ("--BatchSize", "200")
+TINY: Final = ("--BatchSize", "10")
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -64,23 +69,40 @@ pytestmark = pytest.mark.timeout(300)
 # ------------------------------------------------------------------------------ the artefact
 
 
+@dataclass(frozen=True)
+class Artefact:
+    """What is deployed, with the Python that runs it.
+
+    Parameters
+    ----------
+    file
+        The zip for AWS where there is a Python 3.13, else that for this Python.
+    faulty
+        The same with `lambda_fault` in front of its handler.
+    """
+
+    file: Path
+    faulty: Path
+    python: str
+
+
 @pytest.fixture(scope="module")
-def zips(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """The function's zip as `make lambda` builds it, and one with `lambda_fault` in front."""
+def artefact(tmp_path_factory: pytest.TempPathFactory) -> Artefact:
+    """Built as `make lambda` and `make env-lambda` do."""
     if not sys.platform.startswith("linux"):
         pytest.skip("AWS builds its runtime client for Linux alone: run with --in-process")
     folder = tmp_path_factory.mktemp("dist")
-    script = str(ROOT / "scripts/make_lambda.py")
-    command = [sys.executable, script, "local", "--out", str(folder)]
-    made = subprocess.run(command, capture_output=True, text=True, check=False)
-    if made.returncode:
-        pytest.skip(f"no zip: {made.stderr.strip().splitlines()[-1]}")
+    target, python = "local", sys.executable
+    with suppress(make_lambda_python.NotMade):
+        machine = MACHINES[platform.machine()]
+        target, python = machine, str(make_lambda_python.make(folder / "python"))
+    build(folder, target)
     (file,) = folder.glob("*.zip")
     faulty = folder / "faulty.zip"
     shutil.copy(file, faulty)
     with zipfile.ZipFile(faulty, "a") as archive:
         archive.write(FAULT, FAULT.name)
-    return file, faulty
+    return Artefact(file, faulty, python)
 
 
 # ------------------------------------------------------------------------------------ worlds
@@ -197,11 +219,11 @@ class Mapped(World):
         store: Place,
         stack: ExitStack,
         folder: Path,
-        zips: tuple[Path, Path],
+        artefact: Artefact,
     ) -> None:
         super().__init__(kafka, topic, store, stack)
         self.folder = folder
-        self._zips = zips
+        self._artefact = artefact
         self.plan()
 
     def plan(self, *faults: str, **rule: Any) -> None:
@@ -236,7 +258,8 @@ class Mapped(World):
         broker = self.kafka.url(self.topic.name, **QUICK)
         return self.command(
             *("lambda", *self._both(broker), *self._of_group, "--config", str(config)),
-            *("--zip", str(self._zips[0 if plain else 1]), "--json", *arguments),
+            *("--zip", str(self._artefact.file if plain else self._artefact.faulty)),
+            *("--python", self._artefact.python, "--json", *arguments),
         )
 
     def deliver(self, *arguments: str, **more: Any) -> dict[str, Any]:
@@ -261,20 +284,22 @@ class Mapped(World):
 
 @pytest.fixture
 def mapped(
-    kafka: Kafka, store: Place, tmp_path: Path, zips: tuple[Path, Path]
+    kafka: Kafka, store: Place, tmp_path: Path, artefact: Artefact
 ) -> Iterator[Callable[[Topic], Mapped]]:
     with ExitStack() as stack:
-        yield lambda topic: Mapped(kafka, topic, store, stack, tmp_path, zips)
+        yield lambda topic: Mapped(kafka, topic, store, stack, tmp_path, artefact)
 
 
 # --------------------------------------------------------------------------------- the page
 
 
 def test_every_command_of_the_page_does_what_it_says(
-    kafka: Kafka, store: Place, zips: tuple[Path, Path], tmp_path: Path
+    kafka: Kafka, store: Place, artefact: Artefact, tmp_path: Path
 ) -> None:
     (tmp_path / "dist").mkdir()
-    shutil.copy(zips[0], tmp_path / "dist")
+    shutil.copy(artefact.file, tmp_path / "dist")
+    if artefact.python != sys.executable:
+        (tmp_path / ".venv-lambda").symlink_to(Path(artefact.python).parents[1])
     replacing = {
         "127.0.0.1:9092/era5": f"{kafka.servers}/{new_topic()}",
         "crate://crate@127.0.0.1:4200/demo": store.url,
@@ -431,10 +456,13 @@ def test_a_mapping_that_ends_in_order_or_is_killed_goes_on_where_it_was(
     assert command.interrupt(signal.SIGINT) < DRAIN_S
     assert command.ended(130)["delivered"] == here.committed()
     assert not any(process.is_running() for process in processes)
-    command = here.start(*SMALL)
-    here.wait_for_progress(command, beyond=here.committed())
-    processes = here.processes(command)
-    command.kill()
+    first, second = here.start(*TINY), here.start(*TINY)
+    until(lambda: here.members() == 2, "both have partitions")
+    assert here.committed() < poison.messages, "too few messages for two mappings"
+    assert first.interrupt(signal.SIGTERM) < DRAIN_S
+    here.wait_for_progress(second, beyond=here.committed())
+    processes = here.processes(second)
+    second.kill()
     until(lambda: not any(p.is_running() for p in processes), "the function's processes end too")
     here.deliver()
     here.prove()

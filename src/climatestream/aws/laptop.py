@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import platform
+import sys
 import tempfile
 import time
 import zipfile
@@ -29,8 +31,12 @@ if TYPE_CHECKING:
 
 DRAIN_S: Final = 9.0
 """Time that invocations under way have after a signal [s]: what they did not answer comes again."""
-ZIP: Final = Path("dist/climatestream-lambda-local.zip")
-"""What `make lambda` builds for the Python that it runs with."""
+DIST: Final = Path("dist")
+"""Where `make lambda` puts its zips."""
+PYTHON: Final = Path(".venv-lambda/bin/python")
+"""The Python of AWS's runtime, with its client, from `make env-lambda`."""
+MACHINES: Final = {"x86_64": "x86_64", "aarch64": "arm64", "arm64": "arm64"}
+"""By Python's name of a machine, AWS's."""
 
 
 class Invoker(Protocol):
@@ -45,6 +51,17 @@ class Invoker(Protocol):
 
     def kill(self) -> None:
         """End at once what is under way."""
+
+
+def artefact(file: Path | None, python: str | None) -> tuple[Path, str]:
+    """The zip and the Python that run: as named, or what is deployed, or what is made for here.
+
+    What is deployed runs where there is the Python for it; else the zip for this Python.
+    """
+    deployed = DIST / f"climatestream-lambda-{MACHINES.get(platform.machine(), 'none')}.zip"
+    if file is None and python is None and PYTHON.exists() and deployed.exists():
+        return deployed, str(PYTHON.absolute())
+    return file or DIST / "climatestream-lambda-local.zip", python or sys.executable
 
 
 @contextmanager
