@@ -110,6 +110,10 @@ class Moods:
     stalls: threading.Event | None = None
     """Downloads wait in the middle until it is set."""
     always_zip: bool = False
+    files: dict[str, bytes] | None = None
+    """What answers hold, instead of files that are made."""
+    invalid: str = ""
+    """Why a request is refused, whatever it is."""
 
 
 class FakeDataStore:
@@ -186,6 +190,8 @@ class FakeDataStore:
                 f"{page} to accept the required licence(s)."
             )
             return 403, _problem("required licences not accepted", 403, detail)
+        if self.moods.invalid:
+            return 400, _problem("invalid request", 400, self.moods.invalid)
         if _values(inputs) > min(self.moods.execution_limit, self.moods.cost_limit):
             detail = "Your request is too large, please reduce your selection."
             return 403, _problem("cost limits exceeded", 403, detail)
@@ -217,7 +223,8 @@ class FakeDataStore:
                 moods.failures -= 1
                 job.status, job.error = "failed", moods.failure
             else:
-                job.name, job.content = _answer(job, zipped=moods.always_zip)
+                files = moods.files or _files(job)
+                job.name, job.content = _answer(job, files, zipped=moods.always_zip)
                 job.status = "successful"
 
     def status(self, job: Job, rel: str) -> Json:
@@ -399,26 +406,29 @@ def _values(inputs: Json) -> int:
 # --------------------------------------------------------------------------------- files
 
 
-def _answer(job: Job, zipped: bool) -> tuple[str, bytes]:
-    """The name and bytes of an answer: one NetCDF file, or a ZIP of several."""
+def _files(job: Job) -> dict[str, bytes]:
+    """The files of an answer, by their names."""
     inputs = job.inputs
     if "location" in inputs:
         # Each group of variables comes from a Zarr store of its own, and so in a file of its own.
-        files = {
+        return {
             f"{job.collection}-sfc-{name.replace('_', '-')}{job.id[:8]}.nc": _series(inputs, [name])
             for name in inputs["variable"]
         }
-    elif "daily_statistic" in inputs:
+    if "daily_statistic" in inputs:
         statistic = inputs["daily_statistic"].replace("_", "-").replace("imum", "")
-        files = {f"{name}_0_{statistic}.nc": _daily(inputs, name) for name in inputs["variable"]}
-    else:
-        sums = [name for name in inputs["variable"] if accumulates(name)]
-        others = [name for name in inputs["variable"] if not accumulates(name)]
-        files = {
-            f"data_stream-oper_stepType-{kind}.nc": _hourly(inputs, names)
-            for kind, names in (("accum", sums), ("instant", others))
-            if names
-        }
+        return {f"{name}_0_{statistic}.nc": _daily(inputs, name) for name in inputs["variable"]}
+    sums = [name for name in inputs["variable"] if accumulates(name)]
+    others = [name for name in inputs["variable"] if not accumulates(name)]
+    return {
+        f"data_stream-oper_stepType-{kind}.nc": _hourly(inputs, names)
+        for kind, names in (("accum", sums), ("instant", others))
+        if names
+    }
+
+
+def _answer(job: Job, files: dict[str, bytes], zipped: bool) -> tuple[str, bytes]:
+    """The name and bytes of an answer: one file, or a ZIP of several."""
     if len(files) == 1 and not zipped:
         return next(iter(files.items()))
     packed = io.BytesIO()

@@ -14,13 +14,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from climatestream.errors import NotServed, SourceUnavailable, UsageError
+from climatestream.errors import NotServed, SourceError, SourceUnavailable, UsageError
 from climatestream.region import parse_region
 from climatestream.sources import cds_client
 from climatestream.sources.cache import Cache
 from climatestream.sources.cds import DataStoreRequest, DataStoreSource, Fetched
 from climatestream.sources.cds_client import DataStore, credentials
 from climatestream.sources.cds_fetch import Gate, Pace
+from climatestream.sources.files import FileSource
 from climatestream.sources.selection import Selection, end_of, start_of
 from tests.fake_cds import KEY, FakeDataStore, amount, value
 from tests.make_files import HOUR_NS, rows
@@ -142,6 +143,31 @@ def test_day_is_of_its_time_zone_and_sampling_and_says_so(
     assert found == expected(dataset, {"temperature": day}, days, 24)
 
 
+@pytest.mark.parametrize("folder", ["germany-land-daily", "kerala-zip-named-nc"])
+def test_real_answers_are_read_as_the_files_they_are(
+    store: FakeDataStore, cache: Cache, era5: Path, folder: str
+) -> None:
+    """Those of a request for Germany, and a ZIP as it came; with what they say of themselves."""
+    files = sorted((era5 / folder).iterdir())
+    store.moods.files = {file.name: file.read_bytes() for file in files}
+    daily = folder.startswith("germany")
+    name = "era5-land/daily-mean" if daily else "era5-land/hourly"
+    select = selection(
+        *(("2025-08-10", "2025-08-14") if daily else ("2025-09-10", "2025-09-10")),
+        region="DEU" if daily else "west=75.8,south=8.8,east=77.2,north=10.8",
+        variables=("temperature", "u10", "v10", "pressure" if daily else "tp"),
+    )
+    with FileSource([str(era5 / folder)], replace(select, dataset=name)) as source:
+        direct = [batch for slice_ in source.slices() for batch in source.read(slice_)]
+    of = replace(request(store, cache, name), selection=select)
+    with DataStoreSource(on("2026-03-01", of)) as fetched_source:
+        came = [b for slice_ in fetched_source.slices() for b in fetched_source.read(slice_)]
+    assert rows(came) == rows(direct)
+    assert len(came) == (5 if daily else 15)
+    flags = [batch.preliminary for batch in came if batch.preliminary is not None]
+    assert set(np.concatenate(flags).tolist()) == {not daily}
+
+
 def test_rain_of_an_hour_is_what_fell_in_it_from_the_first_hour_on(
     store: FakeDataStore, cache: Cache
 ) -> None:
@@ -214,8 +240,10 @@ def test_box_across_the_date_line_is_asked_for_on_each_side(
         ("era5-land/daily-mean", {"variables": ("tp",)}, "variable", "cds:era5-land/daily-sum"),
         ("era5-land/daily-sum", {"variables": ("t2m",)}, "variable", "no amount"),
         ("era5/hourly", {}, "dataset", "does not give era5/hourly"),
-        ("era5-land/daily-mean/utc+05:30", {}, "dataset", "time zone in whole hours"),
-        ("era5-land/daily-mean/utc+15", {}, "dataset", "not of -12..+14"),
+        ("era5-land/daily-mean/utc+05:30", {}, "dataset", "in whole hours of -12..+14"),
+        ("era5-land/daily-mean/utc+15", {}, "dataset", "in whole hours of -12..+14"),
+        ("era5-land/daily-mean/utc+00", {}, "dataset", "other than UTC's"),
+        ("era5-land/daily-mean/6-hourly/utc+01", {}, "dataset", "then 3-hourly or 6-hourly"),
         ("reanalysis-era5-land-timeseries", {}, "region", "gives a single point"),
         ("era5-land/hourly", {"since": "1940-01-01", "until": "1940-02-01"}, "time", "1950-01-01"),
     ],
@@ -444,6 +472,17 @@ def test_request_that_fails_is_asked_for_anew(store: FakeDataStore, cache: Cache
     store.moods.failures = 2
     assert len(fetched(request(store, cache, since="2025-09-01")).files) == 1
     assert [job.status for job in store.jobs.values()] == ["failed", "failed", "successful"]
+
+
+def test_request_that_the_service_refuses_is_said_in_its_words(
+    store: FakeDataStore, cache: Cache
+) -> None:
+    """Of ERA5, variables are known that are not in the registry; the service says which are not."""
+    store.moods.invalid = "invalid value '100m_temperature' for parameter 'variable'"
+    names = ("100m_temperature",)
+    with pytest.raises(SourceError, match=r"refuses .* for 2025-09 \(400\): .*'100m_temperature'"):
+        fetched(request(store, cache, "era5/daily-mean", since="2025-09-01", variables=names))
+    assert not store.jobs
 
 
 def test_request_that_always_fails_is_said_in_the_services_words(

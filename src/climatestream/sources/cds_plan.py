@@ -60,8 +60,6 @@ FIRST_DAY: Final = {
     LAND_SERIES: date(1950, 1, 2),
     ERA5_DAILY: date(1940, 1, 1),
 }
-ZONE = re.compile(r"utc([+-])(\d{2})")
-SAMPLED = {"3-hourly": "3_hourly", "6-hourly": "6_hourly"}
 HOURS = [f"{hour:02d}:00" for hour in range(24)]
 
 
@@ -352,21 +350,16 @@ def _daily(request: Request, area: Area, names: Sequence[str], month: Sequence[d
 
 def _suffix(request: Request) -> tuple[str, str]:
     """Time zone and sampling of a daily statistic, as the web form writes them."""
-    zone, sampled = "utc+00:00", "1_hourly"
-    for part in filter(None, request.suffix.split("/")):
-        if part in SAMPLED and sampled == "1_hourly":
-            sampled = SAMPLED[part]
-        elif (said := ZONE.fullmatch(part)) and zone == "utc+00:00":
-            zone = f"utc{said[1]}{said[2]}:00"
-        else:
-            raise NotServed(
-                "dataset",
-                f"the Climate Data Store has no {request.dataset}: a day is of a time zone in "
-                "whole hours (utc+01), and from hourly, 3-hourly or 6-hourly values",
-            )
-    if not -12 <= int(zone[3:6]) <= 14:
-        raise NotServed("dataset", f"time zone {zone} of {request.dataset} is not of -12..+14")
-    return zone, sampled
+    said = re.fullmatch(r"(?:utc([+-]\d{2}))?/?(?:([36])-hourly)?", request.suffix)
+    hours = int(said[1] or 0) if said else 0
+    if said is None or said[1] in {"+00", "-00"} or not -12 <= hours <= 14:
+        raise NotServed(
+            "dataset",
+            f"the Climate Data Store has no {request.dataset}: after the statistic comes a time "
+            "zone other than UTC's in whole hours of -12..+14 (utc+01), then 3-hourly or 6-hourly "
+            "where not every hour counts",
+        )
+    return f"utc{hours:+03d}:00", f"{said[2] or 1}_hourly"
 
 
 def _series(request: Request, names: Sequence[str], days: Sequence[date]) -> Ask:
