@@ -68,6 +68,8 @@ class Server:
 
     def __init__(self, address: Address) -> None:
         self.address = address
+        self.psql_port = 5432
+        """Of PostgreSQL's protocol, which Grafana speaks."""
 
     def at(self, schema: str, user: str | None = None, **options: Any) -> Address:
         """A schema on it, as this user or as the one who may do everything."""
@@ -112,6 +114,7 @@ class Node(Server):
         self._http, self._psql, self._transport = _free_ports(3)
         self._process: subprocess.Popen[bytes] | None = None
         super().__init__(Address("127.0.0.1", self._http))
+        self.psql_port = self._psql
 
     def start(self) -> None:
         """Start it, and wait until it answers."""
