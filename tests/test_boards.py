@@ -486,14 +486,14 @@ def answered(store: Store, now: datetime, name: str, title: str, **chosen: str) 
     return [dict(zip(answer.columns, row, strict=True)) for row in answer.rows]
 
 
-@pytest.mark.parametrize("resolution", [NATIVE, "0.25", "0.5"])
+@pytest.mark.parametrize("resolution", [NATIVE, "0.25"])
 @pytest.mark.parametrize("across", [430.0, geomap.ACROSS])
 def test_cells_adjoin_at_the_boards_view(
     store: Store, now: datetime, resolution: str, across: float
 ) -> None:
     """Squares as OpenLayers draws them in the view that Geomap fits leave no gap between cells."""
     cells = answered(store, now, "climate.json", "Temperature", resolution=resolution)
-    assert len(cells) > 1
+    assert len({cell["latitude"] for cell in cells}) > 1
     x = np.array([cell["longitude"] for cell in cells])
     y = mercator(np.array([cell["latitude"] for cell in cells]))
     resolution_px = max(np.ptp(x) / across, np.ptp(y) / geomap.DOWN) * 1.05

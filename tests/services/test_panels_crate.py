@@ -102,6 +102,8 @@ def assert_same(mine: Answer, theirs: Answer) -> None:
                 assert x == y, name
 
 
+pytestmark = pytest.mark.timeout(300)
+
 CASES = [
     (name, number)
     for name, board in BOARDS.items()
@@ -129,9 +131,7 @@ def test_both_stores_answer_the_same(both: Both, name: str, number: int) -> None
 
 
 @pytest.mark.parametrize("name", BOARDS)
-def test_grafanas_way_in_answers_too(
-    both: Both, wire: psycopg.Connection[Any], name: str
-) -> None:
+def test_grafanas_way_in_answers_too(both: Both, wire: psycopg.Connection[Any], name: str) -> None:
     board = BOARDS[name]
     time = runs.span(board, both.now)
     values = runs.resolve(board, lambda sql: over(wire, sql), time)

@@ -408,9 +408,9 @@ WITH here AS (
     low, width
   FROM here CROSS JOIN ends
 )
-SELECT (round((low + bar * width) * 100.0) / 100.0)::TEXT AS "from", count(*) AS "readings"
-FROM bars
-GROUP BY low, width, bar ORDER BY bar
+SELECT (round((low + bar * width) * 100.0) / 100.0)::TEXT AS "from", readings AS "readings"
+FROM (SELECT low, width, bar, count(*) AS readings FROM bars GROUP BY low, width, bar) AS counted
+ORDER BY bar
 """,
 )
 
@@ -427,6 +427,15 @@ SPEEDS: Final = (
 )
 """Classes of the wind rose [m/s], whatever the chosen unit: a rose compares directions."""
 
+_CLASSES: Final = ",\n    ".join(
+    f"sum(CASE WHEN speed >= {low} AND speed < {high} THEN 1.0 ELSE 0.0 END) AS class{n}"
+    for n, (_, low, high) in enumerate(SPEEDS)
+)
+_SHARES: Final = ", ".join(
+    f'100.0 * class{n} / readings AS "{name}"' for n, (name, *_) in enumerate(SPEEDS)
+)
+_SECTOR_NAMES: Final = " ".join(f"WHEN {n} THEN '{name}'" for n, name in enumerate(SECTORS))
+
 WIND_ROSE: Final = Panel(
     "wind_rose",
     "Place",
@@ -434,22 +443,22 @@ WIND_ROSE: Final = Panel(
     "%",
     "Share of the readings of the place and the span by the sixteenth of the horizon that the wind "
     "comes from, and by its speed.",
-    "WITH winds AS (\n"
-    "  SELECT floor((degrees(atan2(-data['u10'], -data['v10'])) + 371.25) / 22.5) % 16 AS sector,\n"
-    f"    {WIND} AS speed\n"
-    "  FROM demo.climate_data\n"
-    f"  WHERE {_HERE} AND {_SPAN}\n"
-    "    AND data['u10'] IS NOT NULL AND data['v10'] IS NOT NULL\n"
-    "), total AS (SELECT count(*) AS readings FROM winds)\n"
-    "SELECT CASE "
-    + " ".join(f"WHEN sector = {n} THEN '{name}'" for n, name in enumerate(SECTORS))
-    + ' END AS "from",\n'
-    + ",\n".join(
-        f"  100.0 * sum(CASE WHEN speed >= {low} AND speed < {high} THEN 1.0 ELSE 0.0 END)"
-        f' / max(readings) AS "{name}"'
-        for name, low, high in SPEEDS
-    )
-    + "\nFROM winds CROSS JOIN total\nGROUP BY sector ORDER BY sector\n",
+    f"""
+WITH winds AS (
+  SELECT floor((degrees(atan2(-data['u10'], -data['v10'])) + 371.25) / 22.5) % 16 AS sector,
+    {WIND} AS speed
+  FROM demo.climate_data
+  WHERE {_HERE} AND {_SPAN} AND data['u10'] IS NOT NULL AND data['v10'] IS NOT NULL
+), sectors AS (
+  SELECT sector, {_CLASSES}
+  FROM winds GROUP BY sector
+), total AS (
+  SELECT count(*) AS readings FROM winds
+)
+SELECT CASE sector {_SECTOR_NAMES} END AS "from", {_SHARES}
+FROM sectors CROSS JOIN total
+ORDER BY sector
+""",
 )
 
 

@@ -33,8 +33,8 @@ if TYPE_CHECKING:
     from climatestream.model import Batch
     from climatestream.ports import Store
 
-REGION: Final = "west=13,south=52.2,east=14,north=52.9"
-"""Berlin and what is east of it: the largest city of the country must have cells around it."""
+REGION: Final = "west=13.2,south=52.3,east=13.7,north=52.7"
+"""Berlin: the largest city of the country must have cells around it."""
 DAYS: Final = 7
 STEP: Final = "1h"
 PRELIMINARY_DAYS: Final = 2
@@ -165,7 +165,7 @@ def fill(store: Store) -> None:
     past = (
         batch
         for year in range(1, YEARS + 1)
-        for batch in _simulated(_same_day(today, year) - timedelta(days=4), 2 * DAYS)
+        for batch in _simulated(_same_day(today, year) - timedelta(days=3), 7)
     )
     _publish(store, past, ())
     period = normals.Period(today.year - YEARS, today.year - 1)
