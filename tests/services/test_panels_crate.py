@@ -16,6 +16,7 @@ import psycopg
 import pytest
 
 from climatestream.dashboards import check, grafana, runs
+from climatestream.dashboards.grafana_sql import Value
 from climatestream.errors import StoreError
 from climatestream.ports import Answer, Store
 from climatestream.stores.crate import CrateStore
@@ -148,7 +149,7 @@ def test_queries_answer_on_empty_tables(cratedb: Server, name: str, tmp_path: Pa
     store = clean(cratedb, f"{SCHEMA}_empty")
     board = BOARDS[name]
     time = runs.span(board, datetime.now(UTC))
-    chosen: dict[str, runs.Value] = {
+    chosen: dict[str, Value] = {
         "dataset": "",
         "country": [""],
         "variable": "temperature",

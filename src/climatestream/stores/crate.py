@@ -519,7 +519,10 @@ def _numbers(values: list[Any]) -> list[float]:
 
 def _plain(column: Any) -> list[Any]:
     """A column in any of its forms as a list of plain values."""
-    values: list[Any] = column if isinstance(column, list) else column.tolist()
+    if isinstance(column, list):
+        return column
+    # numpy's word for it, and polars'
+    values: list[Any] = column.tolist() if hasattr(column, "tolist") else column.to_list()
     return values
 
 
