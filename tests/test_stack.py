@@ -49,8 +49,8 @@ def environment(name: str) -> dict[str, str]:
 
 def interpolated(text: str) -> Iterator[tuple[str, str | None]]:
     """The variables of a text, each with its default; None: it must be set."""
-    for found in re.finditer(r"\$\{(\w+)(?:(:[-?])([^}]*))?\}", text):
-        yield found[1], found[3] if found[2] == ":-" else None
+    for found in re.finditer(r"\$\{(\w+):?([-?])([^}]*)\}", text):
+        yield found[1], found[3] if found[2] == "-" else None
 
 
 # ---------------------------------------------------------------------------------- images
@@ -251,6 +251,10 @@ def test_every_variable_is_in_the_example_with_the_same_default() -> None:
     assert set(EXAMPLE) - used == {"COMPOSE_PROFILES"}
 
 
+def test_every_variable_says_what_holds_without_it() -> None:
+    assert COMPOSE.count("${") == len(list(interpolated(COMPOSE)))
+
+
 def test_the_profiles_are_the_consumers() -> None:
     profiles = {p for service in SERVICES.values() for p in service.get("profiles", ())}
     assert profiles == {"worker", "lambda"}
@@ -299,7 +303,7 @@ def test_every_command_is_one_that_the_program_takes(
 
 
 def _with_defaults(text: str) -> str:
-    return re.sub(r"\$\{\w+:-([^}]*)\}", lambda found: found[1], text)
+    return re.sub(r"\$\{\w+:?-([^}]*)\}", lambda found: found[1], text)
 
 
 def test_a_field_comes_every_ten_seconds() -> None:

@@ -64,7 +64,7 @@ class Stack:
     def text(self, text: str) -> str:
         """A word of compose.yaml with variables filled in, and addresses of this machine."""
         filled = re.sub(
-            r"\$\{(\w+)(?::[-?]([^}]*))?\}",
+            r"\$\{(\w+)(?::?[-?]([^}]*))?\}",
             lambda found: self.settings.get(found[1]) or found[2] or "",
             text,
         )
