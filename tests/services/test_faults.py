@@ -253,12 +253,13 @@ def test_a_broker_killed_and_restarted_while_consuming_loses_and_doubles_nothing
 ) -> None:
     """Twice: the worker waits for it, or is interrupted while it is away, within ten seconds."""
     here = world(readings)
-    worker = here.consume("--batch-rows", TINY)
+    worker = here.consume("--batch-rows", str(max(20, int(TINY) // 4)))
     here.wait_for_progress(worker)
+    before = here.committed()
     with away(own):
         time.sleep(1.0)
         assert worker.running
-    here.wait_for_progress(worker, beyond=here.committed())
+    here.wait_for_progress(worker, beyond=before)
     assert here.committed() < readings.messages, "it was done before the second fault"
     with away(own):
         time.sleep(1.0)
