@@ -70,6 +70,26 @@ def test_what_is_waited_for_is_said(capfd: pytest.CaptureFixture[str]) -> None:
         assert "trying again: the disk is full" in shown(capfd)
 
 
+def test_the_rate_is_that_of_what_the_command_does_of_late(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Stored a second, or published where nothing is stored; over the last ten seconds."""
+    now = [100.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    counts = Counts()
+    shown = progress.Progress(counts, None)
+    rates = []
+    for published, stored in ((500, 0), (1_000, 0), (2_000, 600)):
+        now[0] += 5.0
+        counts.published, counts.stored = published, stored
+        rates.append(shown._rate())
+    assert rates == [100.0, 100.0, 10.0]
+    for _ in range(20):  # nothing happens any more
+        now[0] += 1.0
+        last = shown._rate()
+    assert last == 0.0
+
+
 def test_a_log_for_machines_has_json_lines(capfd: pytest.CaptureFixture[str]) -> None:
     configure("json")
     try:

@@ -6,6 +6,7 @@ import logging
 import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Self
 
@@ -29,7 +30,8 @@ FIRST_S = 2.0
 TERMINAL_S = 0.2
 LINES_S = 5.0
 """Time between two updates [s], on a terminal and where lines are appended to a log."""
-
+RATE_S = 10.0
+"""The rate that is shown is that of the last so many seconds [s]."""
 
 COUNTED = (
     *("published", "stored", "dead", "expired", "retries"),
@@ -55,6 +57,8 @@ class Progress:
         self.datasets: set[str] = set()
         """The datasets of the batches that were watched."""
         self._began = time.monotonic()
+        self._seen = deque([(self._began, 0)])
+        """When how many messages were done, over the last `RATE_S`."""
         self._end = threading.Event()
         self._console = Console(stderr=True)
         self._thread = threading.Thread(target=self._show, name="progress", daemon=True)
@@ -105,9 +109,7 @@ class Progress:
 
     def _said(self) -> str:
         counts = self._counts
-        done = counts.stored + counts.dead + counts.expired
-        rate = done / (time.monotonic() - self._began)
-        said = f"{counts.published:,} published, {counts.stored:,} stored, {rate:,.0f}/s"
+        said = f"{counts.published:,} published, {counts.stored:,} stored, {self._rate():,.0f}/s"
         if counts.batch_rows:
             said += f", {counts.batch_rows:,} rows in {counts.batch_ms:,.0f} ms"
         if counts.lag:
@@ -118,10 +120,21 @@ class Progress:
             said += f", trying again: {counts.waiting_for}"
         return said
 
+    def _rate(self) -> float:
+        """Messages done a second; of a command that only publishes, published."""
+        counts, now = self._counts, time.monotonic()
+        done = counts.stored + counts.dead + counts.expired or counts.published
+        while len(self._seen) > 1 and self._seen[1][0] <= now - RATE_S:
+            self._seen.popleft()
+        since, before = self._seen[0]
+        self._seen.append((now, done))
+        return max(0, done - before) / (now - since) if now > since else 0.0
+
     def _fields(self) -> dict[str, Any]:
         """What is counted, for a log that machines read."""
         counts = {name: value for name, value in vars(self._counts).items() if name in COUNTED}
         trouble = self._counts.waiting_for
+        counts["rate_per_s"] = round(self._rate(), 1)
         return {**counts, "slices": self._read, "waiting_for": trouble and str(trouble)}
 
     def _left(self) -> str:
