@@ -7,6 +7,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
+import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -223,6 +224,22 @@ def test_a_function_that_does_not_start_is_tried_twice_and_fails_the_invocation(
 def test_an_init_phase_that_hangs_times_out(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "INIT_S", 0.2)
     assert failure(make(handler="hangs.handler", timeout_s=1))[0] == "Sandbox.Timedout"
+
+
+def test_a_zip_is_unpacked_while_it_is_needed(code: Path, tmp_path: Path) -> None:
+    """Also when all is ended at once, as before the process itself ends."""
+    file = tmp_path / "function.zip"
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.write(code / "app.py", "app.py")
+    with (
+        (tmp_path / "log.txt").open("ab") as log,
+        Environments(Function(handler="app.handler"), file, log=log) as environments,
+    ):
+        answer = call(environments)
+        root = Path(answer["environment"]["LAMBDA_TASK_ROOT"])
+        assert (root / "app.py").exists()
+        environments.kill()
+        assert not root.exists()
 
 
 def test_closing_ends_every_process(code: Path, tmp_path: Path) -> None:

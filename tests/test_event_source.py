@@ -534,6 +534,24 @@ def test_a_stop_waits_for_what_is_under_way_and_sends_nothing_more() -> None:
     assert world.committed == 10
 
 
+def test_a_stop_sends_no_second_half_before_the_first_is_done() -> None:
+    world = World(partitions=1)
+    world.publish(8)
+    failed, go_on = threading.Event(), threading.Event()
+
+    def fail(_: list[Place]) -> None:
+        failed.set()
+        go_on.wait(PATIENCE_S)
+        raise ValueError("poison")
+
+    scripted = Scripted(fail)
+    with world.running(scripted, replace(QUICK, bisect=True)):
+        assert failed.wait(PATIENCE_S)
+        threading.Timer(0.05, go_on.set).start()
+    assert [len(event) for event in scripted.events] == [8]
+    assert world.committed == 0
+
+
 def test_a_bug_of_the_mapping_ends_it() -> None:
     def broken(_: bytes) -> Outcome:
         raise RuntimeError("a bug")

@@ -20,9 +20,10 @@ from climatestream.aws.destination import (
     read_destination,
     topic_of,
 )
+from climatestream.aws.environments import unpack
 from climatestream.aws.event_source import EventPollers
 from climatestream.aws.handler import Function
-from climatestream.aws.laptop import artefact, unpacked, variables_of
+from climatestream.aws.laptop import artefact, variables_of
 from climatestream.aws.mapping_event import EventSource, records_of
 from climatestream.aws.mapping_settings import EventSourceMapping
 from climatestream.brokers.memory import MemoryBroker
@@ -209,8 +210,8 @@ def test_what_is_deployed_runs_where_there_is_the_python_for_it(
 def test_a_file_that_is_no_zip_is_told(tmp_path: Path) -> None:
     file = tmp_path / "function.zip"
     file.write_bytes(b"no zip")
-    with pytest.raises(UsageError, match="can't be unpacked"), unpacked(file):
-        pass
+    with pytest.raises(UsageError, match="can't be unpacked"):
+        unpack(file, tmp_path / "code")
 
 
 def test_the_function_is_told_the_store_and_how_to_get_in() -> None:

@@ -123,6 +123,7 @@ def lambda_(
     """
     from climatestream import logs
     from climatestream.aws import laptop
+    from climatestream.aws.environments import Environments
     from climatestream.aws.in_process import InProcess
     from climatestream.aws.mapping_settings import OURS, function_of, mapping_of, read_deployment
     from climatestream.brokers.kafka_options import parse
@@ -153,8 +154,8 @@ def lambda_(
             mapping = replace(mapping, pollers=1)
             invoke = stack.enter_context(InProcess(function))
         else:
-            deployed = laptop.deployed(function, *laptop.artefact(file, python), log)
-            invoke = stack.enter_context(deployed)
+            environments = Environments(function, *laptop.artefact(file, python), log)
+            invoke = stack.enter_context(environments)
         interrupt = stack.enter_context(
             Interrupt(laptop.DRAIN_S, lambda: laptop.give_up(invoke.kill))
         )

@@ -408,7 +408,7 @@ def test_without_bisecting_a_poison_takes_its_batch_along_and_all_can_be_publish
     assert here.store.rows_and_keys() == (300, 300)
 
 
-def test_records_that_are_too_old_are_not_sent(
+def test_records_that_are_too_old_are_not_sent_and_a_start_passes_them_over(
     mapped: Callable[[Topic], Mapped], kafka: Kafka, lines: list[bytes], tmp_path: Path
 ) -> None:
     name = make_topic(kafka, 2)
@@ -420,6 +420,10 @@ def test_records_that_are_too_old_are_not_sent(
     assert done["conditions"] == {"RecordAgeExceeded": 100}
     assert done["delivered"] == 300
     assert here.store.rows_and_keys() == (300, 300)
+    here.group += "-at"  # a new group, which begins after them
+    since = str(int(time.time()) - HOUR_MS // 2000)
+    at = ("--StartingPosition", "AT_TIMESTAMP", "--StartingPositionTimestamp", since)
+    assert here.deliver(*at)["delivered"] == 300
 
 
 def test_a_failure_in_the_middle_of_partition_0_does_not_hold_up_partition_1(

@@ -23,6 +23,7 @@ from __future__ import annotations
 import json
 import os
 import queue
+import shutil
 import signal
 import subprocess
 import sys
@@ -30,6 +31,7 @@ import tempfile
 import threading
 import time
 import uuid
+import zipfile
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -121,6 +123,26 @@ class Runtime:
         """Write a line of the platform's into the function's log."""
         self.log.write(f"{line}\n".encode())
         self.log.flush()
+
+
+def unpack(file: Path, folder: Path) -> None:
+    """Put the contents of a zip into a folder.
+
+    Raises
+    ------
+    UsageError
+        It is not there, or no zip.
+    """
+    try:
+        with zipfile.ZipFile(file) as archive:
+            archive.extractall(folder)
+    except FileNotFoundError:
+        raise UsageError(
+            f"{file} is not there: `make lambda` builds it; or name another with --zip, or run "
+            f"the handler without it with --in-process"
+        ) from None
+    except (OSError, zipfile.BadZipFile) as error:
+        raise UsageError(f"{file} can't be unpacked: {error}") from error
 
 
 def lay_out(python: str, folder: Path) -> str:
@@ -379,7 +401,7 @@ class Environments:
     function
         As it is deployed.
     code
-        The unpacked zip.
+        A zip, or the folder of one that is unpacked.
     python
         An interpreter that has the runtime client.
     log
@@ -397,23 +419,26 @@ class Environments:
         self._code = code
         self._python = python
         self._log = log
-        self._packages = Path()
         self._runtime: Runtime
         self._idle: list[Environment] = []
         self._all: list[Environment] = []
         self._lock = threading.Lock()
 
     def __enter__(self) -> Self:
-        folder = tempfile.TemporaryDirectory(prefix="climatestream-lambda-")
+        self._folder = tempfile.TemporaryDirectory(prefix="climatestream-lambda-")
+        packages, code = Path(self._folder.name, "runtime"), self._code
+        packages.mkdir()
         try:
-            version = lay_out(self._python, Path(folder.name))
+            if not code.is_dir():
+                code = Path(self._folder.name, "code")
+                unpack(self._code, code)
+            version = lay_out(self._python, packages)
         except BaseException:
-            folder.cleanup()
+            self._folder.cleanup()
             raise
-        self._folder = folder
         log: IO[bytes] = self._log or sys.stderr.buffer
         self._runtime = Runtime(
-            self._function, self._code.resolve(), self._python, Path(folder.name), version, log
+            self._function, code.resolve(), self._python, packages, version, log
         )
         return self
 
@@ -449,7 +474,8 @@ class Environments:
                 self._idle.append(environment)
 
     def kill(self) -> None:
-        """End every process at once."""
+        """End every process at once, and leave nothing behind: ours may end next."""
         for pid in self.pids:
             with suppress(ProcessLookupError):
                 os.killpg(pid, signal.SIGKILL)
+        shutil.rmtree(self._folder.name, ignore_errors=True)

@@ -163,8 +163,7 @@ class EventPollers:
         self._error: BaseException | None = None
         self._consumer: Consumer
         self._paused: frozenset[int] = frozenset()
-        held = max(HELD_LEAST, HELD_BATCHES * mapping.batch_size)
-        self._held = held
+        self._held = max(HELD_LEAST, HELD_BATCHES * mapping.batch_size)
 
     # ---------------------------------------------------------------------------- polling
 
@@ -332,6 +331,8 @@ class EventPollers:
         """Send records until each is done or given up, or another member's, or until the stop."""
         wait_s, longest_s = self._waits_s
         while records := self._young(self._ours(records, owners), owners, invocations):
+            if invocations and self._stop.is_set():
+                return
             event = self._source.event(records)
             if len(event) > PAYLOAD_BYTES:  # of one record: batches are cut to fit
                 self._discard(records, owners, "MaximumPayloadSizeExceeded", None, 0)
@@ -350,8 +351,6 @@ class EventPollers:
             split = self._mapping.bisect and verdict.whole and len(records) > 1
             if not split and limit is not None and retries >= limit:
                 self._discard(records, owners, "RetryAttemptsExhausted", outcome, invocations)
-                return
-            if self._stop.is_set():
                 return
             with self._changed:
                 self.counted.retries += 1

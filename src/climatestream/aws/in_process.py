@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import importlib
 import os
+import sys
 import threading
 import time
 import uuid
 from collections.abc import Callable
+from contextlib import redirect_stdout
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -79,7 +81,8 @@ class InProcess:
     def __call__(self, event: bytes) -> Outcome:
         """Call the handler; an exception of it is an outcome, and logged whole."""
         request_id = str(uuid.uuid4())
-        with self._lock:
+        # what it prints is its log, and ours is standard error
+        with self._lock, redirect_stdout(sys.stderr):
             context = Context(
                 request_id,
                 self._function.name,

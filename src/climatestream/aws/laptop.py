@@ -5,18 +5,14 @@ from __future__ import annotations
 import os
 import platform
 import sys
-import tempfile
 import time
-import zipfile
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from climatestream.aws.answers import Outcome
 from climatestream.aws.destination import Form, open_destination
-from climatestream.aws.environments import Environments
 from climatestream.aws.event_source import Counted, EventPollers
 from climatestream.aws.mapping_event import EventSource
 from climatestream.aws.mapping_settings import EventSourceMapping, Function, not_the_source
@@ -62,38 +58,6 @@ def artefact(file: Path | None, python: str | None) -> tuple[Path, str]:
     if file is None and python is None and PYTHON.exists() and deployed.exists():
         return deployed, str(PYTHON.absolute())
     return file or DIST / "climatestream-lambda-local.zip", python or sys.executable
-
-
-@contextmanager
-def unpacked(file: Path) -> Iterator[Path]:
-    """The contents of a zip, while they are needed.
-
-    Raises
-    ------
-    UsageError
-        It is not there, or no zip.
-    """
-    with tempfile.TemporaryDirectory(prefix="climatestream-lambda-code-") as name:
-        try:
-            with zipfile.ZipFile(file) as archive:
-                archive.extractall(name)
-        except FileNotFoundError:
-            raise UsageError(
-                f"{file} is not there: `make lambda` builds it; or name another with --zip, or run "
-                f"the handler without it with --in-process"
-            ) from None
-        except (OSError, zipfile.BadZipFile) as error:
-            raise UsageError(f"{file} can't be unpacked: {error}") from error
-        yield Path(name)
-
-
-@contextmanager
-def deployed(
-    function: Function, file: Path, python: str, log: IO[bytes] | None
-) -> Iterator[Environments]:
-    """The function of a zip, under AWS's runtime client."""
-    with unpacked(file) as code, Environments(function, code, python, log) as environments:
-        yield environments
 
 
 def variables_of(
