@@ -7,6 +7,7 @@ import ssl
 import subprocess
 import sys
 import threading
+import time
 from base64 import b64encode
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -29,7 +30,7 @@ from climatestream.stores.open import open_store
 from climatestream.testing.rows import NOON_MS, Reading, rows
 from climatestream.testing.stores import Stored, StoreTests, merged
 from tests.crate_answers import ANSWERS, BY_NAME, Recorded
-from tests.crate_double import SCHEMA, CrateDouble
+from tests.crate_double import SCHEMA, CrateDouble, Request
 
 
 @pytest.fixture
@@ -617,6 +618,37 @@ def test_a_store_that_is_closed_says_so(double: CrateDouble) -> None:
         pass
     with pytest.raises(StoreError, match="open the store first"):
         closed.write(rows(Reading()))
+
+
+def test_a_connection_that_was_idle_for_long_by_the_wall_clock_is_not_used_again(
+    double: CrateDouble, store: CrateStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A frozen process's other clocks stand still, and what lies between forgets connections."""
+    now = time.time()
+    assert double.connections == 1
+    for later, connections in ((29, 1), (29 + 31, 2)):
+        monkeypatch.setattr(time, "time", lambda later=later: now + later)
+        store.field_types()
+        assert double.connections == connections
+
+
+def test_what_is_not_answered_by_a_moment_is_unavailable(
+    double: CrateDouble, store: CrateStore
+) -> None:
+    """However long the store's own timeout is."""
+    answered = threading.Event()
+
+    def hang(_: Request) -> None:
+        answered.wait(10)
+
+    double.respond(hang, times=1)
+    store.answer_by(time.monotonic() + 0.2)
+    for _ in range(2):
+        with pytest.raises(StoreUnavailable, match="did not answer in time"):
+            store.field_types()
+    answered.set()
+    store.answer_by(None)
+    assert "temperature" in store.field_types()
 
 
 # ---------------------------------------------------------------------------- the password
