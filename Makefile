@@ -46,6 +46,8 @@ services-others:
 test-faults: env ## processes really killed, at full counts
 	CLIMATESTREAM_FAULT_READINGS=200000 CLIMATESTREAM_FAULT_KILLS=20 \
 		$(BIN)/python -m pytest tests/services/test_faults.py --timeout 3600
+	CLIMATESTREAM_LAMBDA_READINGS=20000 CLIMATESTREAM_LAMBDA_AWAY_S=60 \
+		$(BIN)/python -m pytest tests/services/test_lambda.py --timeout 3600
 
 test-page: env ## the page in a headless browser
 	$(BIN)/python -m pytest tests/page --timeout 300 -n 2

@@ -171,7 +171,7 @@ def said(capsys: pytest.CaptureFixture[str], *arguments: str, code: int = 2) -> 
         (("--Timeout", "900"), "Function.Timeout is 900: expected an integer of 1 to 840"),
         (("--StartingPosition", "EARLIEST"), "TRIM_HORIZON, LATEST or AT_TIMESTAMP"),
         (("--keep", "soon"), "soon"),
-        (("--in-process", "--python", "python3"), "leave out --zip and --python"),
+        (("--in-process", "--python", "python3"), "leave out --zip, --python and --log"),
         (("--zip", "absent.zip"), "`make lambda` builds it"),
     ],
 )

@@ -146,20 +146,21 @@ def lambda_(
             f"{options.topic}: that is read",
             err=True,
         )
-    with ExitStack() as stack:
+    if in_process and (file, python, log) != (None, None, None):
+        raise UsageError("--in-process runs the handler here: leave out --zip, --python and --log")
+    with (
+        Interrupt(laptop.DRAIN_S, lambda: laptop.give_up(invoke.kill)) as interrupt,
+        ExitStack() as stack,
+    ):
         invoke: laptop.Invoker
-        if in_process:
-            if file is not None or python is not None:
-                raise UsageError("--in-process runs the handler here: leave out --zip and --python")
-            mapping = replace(mapping, pollers=1)
-            invoke = stack.enter_context(InProcess(function))
-        else:
-            environments = Environments(function, *laptop.artefact(file, python), log)
-            invoke = stack.enter_context(environments)
-        interrupt = stack.enter_context(
-            Interrupt(laptop.DRAIN_S, lambda: laptop.give_up(invoke.kill))
-        )
-        kafka = stack.enter_context(open_broker(broker))
+        with interrupt.at_once():
+            if in_process:
+                mapping = replace(mapping, pollers=1)
+                invoke = stack.enter_context(InProcess(function))
+            else:
+                environments = Environments(function, *laptop.artefact(file, python), log)
+                invoke = stack.enter_context(environments)
+            kafka = stack.enter_context(open_broker(broker))
         run = laptop.Laptop(
             broker=kafka,
             url=broker,

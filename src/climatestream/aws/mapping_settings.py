@@ -422,8 +422,12 @@ def read_deployment(path: Path) -> Deployment:
     UsageError
         It can't be read, is no YAML, or has other parts than `Function` and `EventSourceMapping`.
     """
-    import yaml
-
+    try:
+        import yaml
+    except ModuleNotFoundError as error:
+        raise UsageError(
+            f"{path} is YAML, for which a package is missing: pip install 'climatestream[lambda]'"
+        ) from error
     try:
         found = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
