@@ -7,7 +7,7 @@ FILES ?=
 
 COMPOSE := docker compose --file deploy/compose.yaml
 
-.PHONY: help demo stack stack-check stack-down env env-grib test test-grib test-services test-faults test-page lambda env-lambda check format bench lock docs countries places screenshot
+.PHONY: help demo stack stack-check stack-down env env-grib test test-grib test-services test-faults test-page test-aws env-aws synth bootstrap deploy undeploy replay lambda env-lambda check format bench lock docs countries places screenshot
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -26,6 +26,11 @@ env: .venv/.made ## the environment, in .venv, from the lock file
 
 env-grib: env ## the extra that reads GRIB
 	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-grib.lock
+
+env-aws: env ## the AWS CDK and the linters of its templates
+	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-aws.lock
+	$(PYTHON) -m venv build/checkov
+	build/checkov/bin/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-checkov.lock
 
 test: env ## the tests: no network, no service, under three minutes
 	$(BIN)/python -m pytest -n auto
@@ -74,6 +79,30 @@ PURGE ?=
 stack-down: ## end the stack; PURGE=1 deletes its data too
 	$(COMPOSE) --profile '*' down $(if $(PURGE),--volumes)
 
+test-aws: env-aws ## the tests of what runs on AWS, and of its templates: no account, no network
+	$(BIN)/mypy -p climatestream_aws -p tests.aws
+	$(BIN)/python -m pytest tests/aws --timeout 300
+
+CONFIG ?= default
+DEPLOYMENT = --config $(CONFIG) $(if $(STORE),--store '$(STORE)') $(if $(ALLOW),--allow $(ALLOW)) \
+	$(if $(EMAIL),--email $(EMAIL)) $(if $(DOMAIN),--domain $(DOMAIN) --hosted-zone $(ZONE))
+AWS = PYTHONPATH=deploy/aws $(BIN)/python -m climatestream_aws
+
+synth: env-aws lambda ## the templates of three configurations, under cdk.out/, judged by linters
+	$(AWS) synth
+
+bootstrap: env-aws ## prepare a region of your AWS account for the CDK, once
+	$(AWS) bootstrap $(DEPLOYMENT)
+
+deploy: env-aws lambda ## all of it on AWS; STORE=crate://admin@HOST:4200/demo?ssl=true ALLOW=YOUR.ADDRESS/32
+	@$(AWS) deploy $(DEPLOYMENT)
+
+undeploy: env-aws ## take away all that costs money; the same STORE and CONFIG
+	@$(AWS) undeploy $(DEPLOYMENT)
+
+replay: env-aws lambda ## consume the topic again; FROM=2025-08-10T06:00:00Z, or FROM=never
+	@$(AWS) replay $(DEPLOYMENT) $(FROM)
+
 check: env ## lint, format, types, links of the docs, the command reference
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -94,18 +123,20 @@ docs: env ## the command reference, made from --help
 screenshot: env ## docs/page.png, from a running demo
 	$(BIN)/python scripts/make_screenshot.py
 
+COMPILE = $(BIN)/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 --no-header \
+	--no-emit-index-url
+EXTRAS := --extra dev --extra grafana --extra kafka --extra lambda --extra msk --extra zarr
 lock: env ## the lock files, from pyproject.toml
 	$(BIN)/pip install --quiet uv
-	$(BIN)/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 --no-header \
-		--no-emit-index-url --extra dev --extra grafana --extra kafka --extra lambda --extra msk --extra zarr --output-file requirements.lock pyproject.toml
-	$(BIN)/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 --no-header \
-		--no-emit-index-url --extra dev --extra grafana --extra kafka --extra lambda --extra msk --extra zarr --extra grib --constraint requirements.lock \
+	$(COMPILE) $(EXTRAS) --output-file requirements.lock pyproject.toml
+	$(COMPILE) $(EXTRAS) --extra grib --constraint requirements.lock \
 		--output-file requirements-grib.lock pyproject.toml
-	$(BIN)/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 --no-header \
-		--no-emit-index-url --extra cds --extra grafana --extra kafka --extra lambda --constraint requirements.lock \
-		--output-file deploy/requirements.lock pyproject.toml
-	echo hatchling | $(BIN)/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 --no-header \
-		--no-emit-index-url --constraint requirements.lock --output-file deploy/requirements-build.lock -
+	$(COMPILE) $(EXTRAS) --extra aws --extra aws-test --constraint requirements.lock \
+		--output-file requirements-aws.lock pyproject.toml
+	echo checkov | $(COMPILE) --output-file requirements-checkov.lock -
+	$(COMPILE) --extra cds --extra grafana --extra kafka --extra lambda --extra msk --extra zarr \
+		--constraint requirements.lock --output-file deploy/requirements.lock pyproject.toml
+	echo hatchling | $(COMPILE) --constraint requirements.lock --output-file deploy/requirements-build.lock -
 
 places: env ## the cities of the world, from GeoNames
 	$(BIN)/python scripts/make_places.py

@@ -29,9 +29,10 @@ ROOT: Final = Path(__file__).resolve().parent.parent
 SOURCES: Final = ROOT / "src"
 LOCK: Final = ROOT / "requirements.lock"
 
-HANDLER: Final = "climatestream.aws.handler"
+HANDLERS: Final = ("climatestream.aws.handler", "climatestream.aws.rotation")
+"""The consumer's, and the one that gives CrateDB's users new passwords."""
 PACKAGES: Final = ("orjson",)
-"""What the handler's modules import that Python lacks. AWS's SDK is in Lambda's runtime."""
+"""What the handlers' modules import that Python lacks. AWS's SDK is in Lambda's runtime."""
 PYTHON: Final = "3.13"
 """The Lambda runtime `python3.13`: https://docs.aws.amazon.com/lambda/latest/dg/lambda-runtimes.html"""
 GLIBC: Final = 34
@@ -218,7 +219,7 @@ def make(target: Target, folder: Path, wheel_folder: Path) -> Path:
     """
     files = {
         path.relative_to(SOURCES).as_posix(): path.read_bytes()
-        for path in modules(HANDLER).values()
+        for path in modules(*HANDLERS).values()
     }
     for wheel in wheels(target, wheel_folder):
         files |= contents(wheel)
