@@ -92,10 +92,10 @@ TARGETS: Final = {
 # ------------------------------------------------------------------------------ our modules
 
 
-def modules(first: str) -> dict[str, Path]:
-    """The modules of ours that one needs, with those that it imports only when it needs them."""
+def modules(*first: str) -> dict[str, Path]:
+    """The modules of ours that these need, with those that it imports only when it needs them."""
     found: dict[str, Path] = {}
-    ahead = [first]
+    ahead = [*first]
     while ahead:
         name = ahead.pop()
         path = _file_of(name)
