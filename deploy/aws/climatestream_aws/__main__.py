@@ -55,7 +55,8 @@ def cdk(verb: str, out: Path, context: Mapping[str, str], *arguments: str) -> No
     """Run a verb of the CDK's command on the app."""
     said = [word for name, value in context.items() for word in ("-c", f"{name}={value}")]
     app = f"{sys.executable} -m climatestream_aws.app"
-    run([*CDK, verb, "--app", app, "--output", str(out), *said, *arguments])
+    quiet = ["--no-notices", "--no-version-reporting"]
+    run([*CDK, verb, "--app", app, "--output", str(out), *quiet, *said, *arguments])
 
 
 @dataclass(frozen=True)

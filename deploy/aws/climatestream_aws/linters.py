@@ -19,7 +19,6 @@ OURS: Final = (
 )
 CFN_LINT: Final = {
     "W3005": "the CDK names some dependencies that a reference implies; twice is as good as once",
-    "W3010": "the zones are settings: Amazon MSK wants as many brokers in each",
 }
 CHECKOV: Final = {
     "CKV_AWS_91": "Grafana logs who asks for what; the balancer sees less",

@@ -84,7 +84,11 @@ def new_app(outdir: str | None = None) -> App:
     return App(
         outdir=outdir,
         analytics_reporting=False,
-        context={"@aws-cdk/core:validateAgainstDefaultRules": True},
+        context={
+            "@aws-cdk/core:validateAgainstDefaultRules": True,
+            # the stack of secrets can't lose one that the other still uses
+            "@aws-cdk/core:defaultCrossStackReferences": "strong",
+        },
     )
 
 
