@@ -17,11 +17,13 @@ import pytest
 from climatestream.errors import NotServed, SourceError, SourceUnavailable, UsageError
 from climatestream.region import parse_region
 from climatestream.sources import cds_client
+from climatestream.sources.archives import URL_ENVIRONMENT
 from climatestream.sources.cache import Cache
 from climatestream.sources.cds import DataStoreRequest, DataStoreSource, Fetched
 from climatestream.sources.cds_client import DataStore, credentials
 from climatestream.sources.cds_fetch import Gate, Pace
 from climatestream.sources.files import FileSource
+from climatestream.sources.open import Around, open_source
 from climatestream.sources.selection import Selection, end_of, start_of
 from tests.fake_cds import KEY, FakeDataStore, amount, value
 from tests.make_files import HOUR_NS, rows
@@ -620,3 +622,18 @@ def test_values_are_preliminary_by_their_date_where_the_answer_does_not_say(
             early[-1]
         )
     assert early == [[False, False, True, True]] * 2 + [[False] * 4]
+
+
+@pytest.mark.parametrize("dataset", ["era5-land/hourly", "era5-land/daily-mean"])
+def test_auto_takes_the_data_store_where_no_archive_has_it(
+    store: FakeDataStore, cache: Cache, dataset: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    archives = dict.fromkeys(URL_ENVIRONMENT.values(), store.site)
+    for name, text in {**store.environment, **archives, "EDH_API_KEY": "token"}.items():
+        monkeypatch.setenv(name, text)
+    around = Around(cache.folder, cache.size)
+    chosen = selection(since="2025-08-01", until="2025-08-01")
+    with open_source((f"auto:{dataset}",), chosen, around) as source:
+        found = rows([batch for slice_ in source.slices() for batch in source.read(slice_)])
+    assert len(found) == (24 if dataset.endswith("hourly") else 1) * 6
+    assert len(store.jobs) == 1

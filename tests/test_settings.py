@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 def test_the_example_lists_each_setting_with_its_default() -> None:
     text = (ROOT / ".env.example").read_text()
-    named = re.findall(r"^#? ?(CLIMATESTREAM_\w+)=", text, flags=re.MULTILINE)
+    named = re.findall(r"^#? ?([A-Z]+_\w+)=", text, flags=re.MULTILINE)
     assert named == [setting.environment for setting in (*SETTINGS, *SECRETS)]
     assert all(f"# {setting.meaning}\n" in text for setting in (*SETTINGS, *SECRETS))
     values = dotenv_values(ROOT / ".env.example")
@@ -31,7 +31,7 @@ def test_the_example_lists_each_setting_with_its_default() -> None:
 def test_the_secrets_are_those_that_the_code_reads() -> None:
     """Whatever reads a password reads one of these."""
     files = set((ROOT / "src/climatestream").rglob("*.py")) - {Path(settings.__file__)}
-    named = re.compile(r"CLIMATESTREAM_\w+_PASSWORD\b")
+    named = re.compile(r"CLIMATESTREAM_\w+_PASSWORD\b|\b[A-Z]+_?API_KEY\b")
     read = {name for file in files for name in named.findall(file.read_text())}
     read |= {f"CLIMATESTREAM_KAFKA_{word.upper()}" for word in kafka_options.SECRETS.values()}
     assert read == {secret.environment for secret in SECRETS}

@@ -197,4 +197,12 @@ SECRETS: Final = (
         "CLIMATESTREAM_READER_PASSWORD",
         "With which `store init --reader USER` makes the user.",
     ),
+    Secret(
+        "CDSAPI_KEY",
+        "Key of the Climate Data Store; without it, the one in ~/.cdsapirc.",
+    ),
+    Secret(
+        "EDH_API_KEY",
+        "Key of Earth Data Hub; without it, the one in ~/.netrc.",
+    ),
 )

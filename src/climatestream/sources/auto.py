@@ -130,7 +130,7 @@ class DataStore:
         from climatestream.sources.cds_client import credentials
 
         credentials()
-        cds_plan.plan(self.request, self.request.dataset)
+        cds_plan.plan(self.request)
         days = (self.request.end_ns - self.request.start_ns) / 86_400e9
         months = max(1, math.ceil(days / 31))
         until_ns = min(self.request.end_ns, self.now_ns() - LAG_NS)
