@@ -63,7 +63,11 @@ def in_unit(quantity: str, sql: str) -> str:
     return f"CASE ${quantity}_unit {cases} END"
 
 
-_CHOSEN: Final = f"dataset = $dataset AND coalesce(country, '{NOWHERE}') IN ($country)"
+_CHOSEN: Final = (
+    "dataset = $dataset AND "
+    f"(country IN ($country) OR (country IS NULL AND '{NOWHERE}' IN ($country)))"
+)
+"""What can be looked up in CrateDB's index, other than `coalesce(country, ...) IN ...`."""
 _SPAN: Final = '"timestamp" BETWEEN $from AND $to'
 _SHOWN: Final = """(
     SELECT max("timestamp") FROM demo.climate_data
@@ -77,25 +81,31 @@ _COLUMN: Final = "floor(data['longitude'] / $resolution + 0.500001)"
 """The number of the box that a cell is in, as the nearest multiple of the resolution; the
 millionth keeps cells on a line between two boxes together."""
 
-_VIEW: Final = """extent AS (
-  SELECT min(x) * $resolution AS west, max(x) * $resolution AS east,
-    min(y) * $resolution AS south, max(y) * $resolution AS north
-  FROM boxes
-), steps AS (
-  SELECT coalesce(min(step) * $resolution, 0.1) AS step
-  FROM (
-    SELECT y - lag(y) OVER (ORDER BY y) AS step FROM (SELECT DISTINCT y FROM boxes) AS lines
-  ) AS neighbours
+
+def _view(*columns: str) -> str:
+    """Boxes with the view that `Fit to data` takes: all of them, and 5 % more.
+
+    The distance of two rows of boxes is the least that occurs. Window functions see the boxes in
+    one pass, where joins would ask for the readings anew.
+    """
+    carried = ", ".join(("x", "y", *columns))
+    return f"""lines AS (
+  SELECT {carried}, y - lag(y) OVER (ORDER BY y) AS step
+  FROM boxes WHERE value IS NOT NULL
+), extents AS (
+  SELECT {carried}, coalesce(min(CASE WHEN step > 0.0 THEN step END) OVER () * $resolution, 0.1)
+      AS step, min(x) OVER () * $resolution AS west, max(x) OVER () * $resolution AS east,
+    min(y) OVER () * $resolution AS south, max(y) OVER () * $resolution AS north
+  FROM lines
 ), view AS (
-  SELECT step, 1.05 * greatest(
+  SELECT {carried}, step, 1.05 * greatest(
     (east - west) / $across,
     (degrees(ln(tan(radians(45.0 + north / 2.0))))
       - degrees(ln(tan(radians(45.0 + south / 2.0))))) / $down,
     step / 200.0) AS degrees_a_pixel
-  FROM extent CROSS JOIN steps
+  FROM extents
 )"""
-"""The view that `Fit to data` takes: all boxes, and 5 % more. The distance of two rows of boxes is
-the least that occurs."""
+
 
 _SIZE: Final = """greatest(1.5,
     (step / cos(radians(y * $resolution)) / degrees_a_pixel + 1.0) / sqrt(2.0) - 0.5) AS size"""
@@ -120,11 +130,10 @@ WITH boxes AS (
   FROM demo.climate_data
   WHERE {where} AND "timestamp" = {_SHOWN}
   GROUP BY 1, 2
-), {_VIEW}
+), {_view('"time"', "place", "cells", "value")}
 SELECT "time", place, {column}, cells,
   y * $resolution AS latitude, x * $resolution AS longitude, {_SIZE}
-FROM boxes CROSS JOIN view
-WHERE value IS NOT NULL
+FROM view
 ORDER BY x, y
 """,
     )
@@ -232,11 +241,11 @@ WITH readings AS (
     avg(r.stored - n.mean) AS difference, avg(n.deviation) AS deviation, max(n.years) AS years
   FROM readings AS r JOIN {_NORMAL}
   GROUP BY 1, 2
-), {_VIEW}
-SELECT "time", place, difference / nullif(deviation, 0.0) AS anomaly,
+), {_view('"time"', "place", "cells", "value", "difference", "deviation", "years")}
+SELECT "time", place, difference / deviation AS anomaly,
   value AS "value: $variable_name", years, cells,
   y * $resolution AS latitude, x * $resolution AS longitude, {_SIZE}
-FROM boxes CROSS JOIN view
+FROM view
 WHERE difference IS NOT NULL AND deviation > 0.0
 ORDER BY x, y
 """,
@@ -370,7 +379,10 @@ WITH times AS (
     avg(p10 $convert) AS p10, avg(p90 $convert) AS p90
   FROM demo.climate_normals
   WHERE dataset = $dataset AND variable = $variable
-    AND day_of_year IN (SELECT day FROM times)
+    AND day_of_year IN (
+      SELECT extract(doy FROM day)
+      FROM generate_series($from::TIMESTAMP, $to::TIMESTAMP + '1 day'::INTERVAL,
+        '1 day'::INTERVAL) AS days(day))
     AND cell IN (SELECT cell FROM demo.climate_data WHERE {where} AND "timestamp" = {_SHOWN})
   GROUP BY 1
 )
@@ -462,13 +474,19 @@ ORDER BY sector
 )
 
 
-def _extreme(label: str, quantity: str, of: str) -> str:
-    sql = QUANTITIES[quantity]
-    return f"""SELECT '{label}' AS what, {in_unit(quantity, f"{of}({sql})")} AS value,
-  ${quantity}_unit AS unit, {of}_by("timestamp", {sql}) AS "when", {of}_by(cell, {sql}) AS cell
-FROM demo.climate_data WHERE {_HERE} AND {_SPAN} AND {sql} IS NOT NULL
-"""
-
+_EXTREMES: Final = (
+    ("coldest", "temperature", "min"),
+    ("hottest", "temperature", "max"),
+    ("fastest wind", "wind", "max"),
+    ("lowest pressure", "pressure", "min"),
+    ("highest pressure", "pressure", "max"),
+)
+_ALL_EXTREMES: Final = ",\n    ".join(
+    f'{of}({sql}) AS value{n}, {of}_by("timestamp", {sql}) AS time{n}, '
+    f"{of}_by(cell, {sql}) AS cell{n}"
+    for n, (_, quantity, of) in enumerate(_EXTREMES)
+    for sql in (QUANTITIES[quantity],)
+)
 
 EXTREMES: Final = Panel(
     "extremes",
@@ -476,15 +494,18 @@ EXTREMES: Final = Panel(
     "Extremes, when and where",
     "",
     "The lowest and highest readings of the place and the span, with their time and cell.",
-    "\nUNION ALL ".join(
-        (
-            _extreme("coldest", "temperature", "min"),
-            _extreme("hottest", "temperature", "max"),
-            _extreme("fastest wind", "wind", "max"),
-            _extreme("lowest pressure", "pressure", "min"),
-            _extreme("highest pressure", "pressure", "max"),
-        )
-    ),
+    f"""
+WITH found AS (
+  SELECT {_ALL_EXTREMES}
+  FROM demo.climate_data WHERE {_HERE} AND {_SPAN}
+)
+"""
+    + "\nUNION ALL ".join(
+        f"SELECT '{label}' AS what, {in_unit(quantity, f'value{n}')} AS value, "
+        f'${quantity}_unit AS unit, time{n} AS "when", cell{n} AS cell FROM found'
+        for n, (label, quantity, _) in enumerate(_EXTREMES)
+    )
+    + "\n",
 )
 HERE: Final = Panel(
     "here",
