@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 
-from tests.benchmarks import figures
+from tests.benchmarks import boards, figures
 from tests.benchmarks.timing import HEADER, Figure
 
 FIGURES: dict[str, Callable[[], Figure]] = {
@@ -32,6 +32,8 @@ def main() -> None:
                 per_s = figure.count / figure.ours
                 times = per_s / figures.REFERENCE_PER_S
                 print(f"| the same | 500 readings/s | {times:,.0f}x | 400x | {per_s:,.0f}/s | |")
+    if wanted in "boards":
+        boards.main()
     if wanted in "demo":
         print(f"\n`climatestream demo`: first reading after {figures.first_reading_s():.2f} s")
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+from pathlib import Path
 from unittest.mock import patch
 
 import pytest
 
-from tests.benchmarks import figures, timing
+from climatestream.stores.open import open_store
+from tests.benchmarks import boards, figures, timing
 
 pytestmark = pytest.mark.benchmark
 
@@ -31,6 +34,15 @@ def test_the_codec_is_measured() -> None:
 @pytest.mark.parametrize("poison", [0, 100])
 def test_the_way_from_file_to_store_is_measured(poison: int) -> None:
     assert figures.file_to_store(20, 20, 3, poison).ratio > 0
+
+
+def test_the_boards_queries_are_measured(tmp_path: Path) -> None:
+    now = datetime.now(UTC)
+    with open_store(f"duckdb:{tmp_path / 'bench.duckdb'}") as store:
+        boards.fill(store, now, cells=130, times=3)
+        found = boards.measure(store.query, now, rounds=1)
+    assert {board for board, _ in found} == {"climate", "place", "pipeline", "quality"}
+    assert all(ms > 0 for ms in found.values())
 
 
 def test_memory_is_measured() -> None:
