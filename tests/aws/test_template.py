@@ -266,7 +266,7 @@ def test_somebody_is_told_of_what_stands_still_and_of_what_it_costs(name: str) -
         alarm.get("MetricName") or alarm["Metrics"][0]["Label"]
         for alarm in properties(name, "AWS::CloudWatch::Alarm")
     }
-    expected = {"Errors", "Throttles", "OffsetLag", "DeadLetters", "Retried"}
+    expected = {"Errors", "Throttles", "OffsetLag", "DeadLetters", "Failed"}
     if name != "smallest":
         expected |= {
             "OfflinePartitionsCount",
@@ -280,6 +280,18 @@ def test_somebody_is_told_of_what_stands_still_and_of_what_it_costs(name: str) -
         assert alarm["AlarmDescription"]
     [budget] = properties(name, "AWS::Budgets::Budget")
     assert budget["Budget"]["BudgetLimit"]["Amount"] == made.config(name).budget_usd
+
+
+def test_the_alarms_watch_metrics_that_the_function_writes() -> None:
+    from climatestream.aws import handler, log
+
+    watched = {
+        alarm["MetricName"]
+        for alarm in properties("default", "AWS::CloudWatch::Alarm")
+        if alarm.get("Namespace") == log.NAMESPACE
+    }
+    assert watched == {"DeadLetters", "Failed"}
+    assert watched <= handler._UNITS.keys()
 
 
 @every

@@ -79,12 +79,22 @@ class Producer(Construct):
     def _container(
         self, config: Config, network: Network, settings: dict[str, str], checkout: Path
     ) -> iam.IGrantable:
+        # ECS would make this group itself, and leave it behind
+        insights = logs.LogGroup(
+            self,
+            "Insights",
+            log_group_name=f"/aws/ecs/containerinsights/{config.name}/performance",
+            retention=retention(config.log_days),
+            removal_policy=RemovalPolicy.DESTROY,
+        )
         home = ecs.Cluster(
             self,
             "Home",
+            cluster_name=config.name,
             vpc=network.vpc,
             container_insights_v2=ecs.ContainerInsights.ENABLED,
         )
+        home.node.add_dependency(insights)
         log = logs.LogGroup(
             self, "Log", retention=retention(config.log_days), removal_policy=RemovalPolicy.DESTROY
         )

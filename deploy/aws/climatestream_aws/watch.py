@@ -146,12 +146,24 @@ class Watch(Construct):
         )
         self._alarm(
             "Lag",
-            cloudwatch.Metric(
-                namespace="AWS/Lambda",
-                metric_name="OffsetLag",
-                dimensions_map={"EventSourceMappingUUID": consumer.mapping.ref},
-                statistic="Maximum",
+            cloudwatch.MathExpression(
+                # AWS's pages name the metric, and both dimensions, but not which of them it has
+                expression="MAX([FILL(function, 0), FILL(mapping, 0)])",
+                using_metrics={
+                    name: cloudwatch.Metric(
+                        namespace="AWS/Lambda",
+                        metric_name="OffsetLag",
+                        dimensions_map=of,
+                        statistic="Maximum",
+                        period=minute,
+                    )
+                    for name, of in (
+                        ("function", {"FunctionName": function.function_name}),
+                        ("mapping", {"EventSourceMappingUUID": consumer.mapping.ref}),
+                    )
+                },
                 period=minute,
+                label="OffsetLag",
             ),
             LAG,
             f"More than {LAG} messages wait in a partition: is CrateDB there, are there enough "
@@ -174,7 +186,7 @@ class Watch(Construct):
             "Retries",
             cloudwatch.Metric(
                 namespace=NAMESPACE,
-                metric_name="Retried",
+                metric_name="Failed",
                 dimensions_map={"FunctionName": function.function_name},
                 statistic="Sum",
                 period=minute,
