@@ -147,6 +147,11 @@ class Progress:
         return f", slice {self._read:,} of {self._slices:,}{left}"
 
 
+def say(sentence: str) -> None:
+    """Tell the user, who may be piping messages from standard output."""
+    print(f"climatestream: {sentence}", file=sys.stderr)
+
+
 class Spinner:
     """Says what a command is doing while it can't say how far it is."""
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING, Self
 import numpy as np
 
 from climatestream.errors import SourceError, UsageError
-from climatestream.progress import Spinner
+from climatestream.progress import Spinner, say
 from climatestream.sources import cds_plan
 from climatestream.sources.cds_fetch import PACE, Fetch, Pace, open_data_store
 from climatestream.sources.field import UNSAID
@@ -162,11 +161,6 @@ def _told() -> Iterator[None]:
             "with it"
         )
         raise
-
-
-def say(sentence: str) -> None:
-    """Tell the user, who may be piping messages from standard output."""
-    print(f"climatestream: {sentence}", file=sys.stderr)
 
 
 class DataStoreSource:

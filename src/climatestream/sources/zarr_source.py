@@ -7,7 +7,6 @@ of a file does, and goes the same way from there: names, units, sums since midni
 
 from __future__ import annotations
 
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -19,6 +18,7 @@ import numpy as np
 
 from climatestream import variables
 from climatestream.errors import NotServed, SourceError, UsageError
+from climatestream.progress import say
 from climatestream.sources import accumulated, archives, naming, times
 from climatestream.sources.dataset_name import Evidence
 from climatestream.sources.field import Field
@@ -56,11 +56,6 @@ told by bytes and requests together; at 10 MB/s and 0.1 s a request they are equ
 
 _OFF_GRID: Final = 0.02
 """How far off its place on the grid a coordinate may be [degree]: a fifth of a step."""
-
-
-def say(sentence: str) -> None:
-    """Tell the user, who may be piping messages from standard output."""
-    print(f"climatestream: {sentence}", file=sys.stderr)
 
 
 @dataclass(frozen=True, eq=False)
