@@ -23,9 +23,10 @@ import numpy as np
 
 from climatestream.errors import NotServed, SourceError, SourceUnavailable, UsageError
 from climatestream.model import Cells
+from climatestream.progress import say
 from climatestream.sources.request import CELLS_A_DEGREE, Request, request_of
 from climatestream.sources.selection import time_text
-from climatestream.sources.zarr_source import ZarrSource, say
+from climatestream.sources.zarr_source import ZarrSource
 
 if TYPE_CHECKING:
     from types import TracebackType
