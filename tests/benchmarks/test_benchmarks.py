@@ -9,7 +9,7 @@ from unittest.mock import patch
 import pytest
 
 from climatestream.stores.open import open_store
-from tests.benchmarks import boards, figures, timing
+from tests.benchmarks import boards, figures, lambda_function, timing
 
 pytestmark = pytest.mark.benchmark
 
@@ -47,3 +47,9 @@ def test_the_boards_queries_are_measured(tmp_path: Path) -> None:
 
 def test_memory_is_measured() -> None:
     assert 0.5 < figures.memory(30, 40, 3).ratio < 2
+
+
+def test_the_lambda_function_is_measured() -> None:
+    (rate,) = lambda_function.rates_on_double(1, (10,))
+    assert rate.cpu_seconds > 0
+    assert rate.line().startswith("| double | 10 | ")
