@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from climatestream.errors import UsageError
 from climatestream.stores.schema import SCHEMA
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 SCHEME: Final = "crate"
 PORT: Final = 4200
@@ -147,7 +149,11 @@ def _flag(text: str, spec: str) -> bool:
 
 
 def _path(text: str | None) -> Path | None:
-    return Path(text) if text else None
+    if not text:
+        return None
+    from pathlib import Path  # a Lambda function names no files, and starts without it
+
+    return Path(text)
 
 
 def _seconds(text: str | None, spec: str) -> float:
