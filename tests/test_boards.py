@@ -253,6 +253,7 @@ SHAPE: dict[str, tuple[Callable[[Any], None], str]] = {
     "unit of a field": (in_override("geomap", "unit", "centigrade"), "no unit 'centigrade'"),
     "no unit": (without("stat", "fieldConfig", "defaults", "unit"), "no unit"),
     "no title": (in_panel("stat", "title", value=""), "no title"),
+    "version of a panel": (in_panel("stat", "pluginVersion", value="6.1"), "pluginVersion '6.1'"),
     "no description": (in_panel("stat", "description", value=""), "no description"),
     "no text for no data": (without("stat", "fieldConfig", "defaults", "noValue"), "no text for"),
     "property": (

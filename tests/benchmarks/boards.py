@@ -76,25 +76,25 @@ def fill(store: Store, now: datetime, cells: int = CELLS, times: int = TIMES) ->
         )
         assert written == []
     store.describe([Description("era5-land/hourly", name, UNITS[name], "") for name in FIELDS])
-    for day in {(now - timedelta(days=n)).timetuple().tm_yday for n in range(2)}:
-        mean = chance.normal(10, 5, cells)
-        store.keep_normals(
-            Normals(
-                dataset="era5-land/hourly",
-                variable="temperature",
-                period="1991-2020",
-                first=min(ids),
-                last=max(ids),
-                cell=ids,
-                day_of_year=np.full(cells, day),
-                years=np.full(cells, 30),
-                mean=mean,
-                deviation=np.full(cells, 3.0),
-                p10=mean - 4.0,
-                p50=mean,
-                p90=mean + 4.0,
-            )
+    days = [(now - timedelta(days=n)).timetuple().tm_yday for n in range(2)]
+    mean = chance.normal(10, 5, 2 * cells)
+    store.keep_normals(
+        Normals(
+            dataset="era5-land/hourly",
+            variable="temperature",
+            period="1991-2020",
+            first=min(ids),
+            last=max(ids),
+            cell=ids * 2,
+            day_of_year=np.repeat(days, cells),
+            years=np.full(2 * cells, 30),
+            mean=mean,
+            deviation=np.full(2 * cells, 3.0),
+            p10=mean - 4.0,
+            p50=mean,
+            p90=mean + 4.0,
         )
+    )
     store.record([_report(last_ms - 5000 * n, p) for n in range(720) for p in range(4)])
     letters = range(200)
     store.bury([DeadLetter("era5", 0, n, last_ms, None, b"x", (), "empty", "no") for n in letters])

@@ -122,13 +122,17 @@ def _over_time(of: Sequence[panels.Panel]) -> list[tuple[int, models.Panel]]:
     ]
 
 
+_BELOW: Final = "10 % of years below"
+"""What is filled below is named as it is shown."""
+
+
 def _normal(panel: panels.Panel) -> models.Panel:
     return series(
         panel,
         "none",
         title=f"{CHOSEN}: against its normal",
         no_data=NO_NORMAL,
-        band=("p10", "p90"),
+        band=(_BELOW, "p90"),
         names={
             "value": {"color": color("fixed", "#fbbc62")},
             "normal": {
@@ -136,7 +140,7 @@ def _normal(panel: panels.Panel) -> models.Panel:
                 "custom__lineStyle": {"fill": "dash", "dash": [6, 4]},
             },
             "p10": {
-                "displayName": "10 % of years below",
+                "displayName": _BELOW,
                 "color": color("fixed", "#7456b9"),
                 "custom__lineWidth": 0,
             },
@@ -586,7 +590,7 @@ def quality(_: str | None = None) -> Board:
                             decimals=0,
                             columns={
                                 "week of": {
-                                    "unit": "dateTimeAsLocalNoDateIfToday",
+                                    "unit": "time:YYYY-MM-DD",
                                     "custom__cellOptions": {"type": "auto"},
                                 }
                             },

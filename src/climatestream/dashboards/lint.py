@@ -17,6 +17,7 @@ from grafana_foundation_sdk.models import dashboard as models
 from climatestream.dashboards.board_variables import DATASOURCE
 from climatestream.dashboards.geomap import OUTLINES
 from climatestream.dashboards.grafana_sql import BUILT_IN, FORMATS, MACROS, VARIABLE
+from climatestream.dashboards.visuals import GRAFANA
 
 Json: TypeAlias = Any
 
@@ -193,6 +194,8 @@ class _Lint:
             return
         if not panel.get("description"):
             yield "no description"
+        if panel.get("pluginVersion") != GRAFANA:
+            yield f"pluginVersion {panel.get('pluginVersion')!r}, expected {GRAFANA}"
         yield from _datasource(panel.get("datasource"))
         yield from self._targets(panel)
         yield from self._fields(panel)
@@ -345,7 +348,11 @@ def _layer(layer: Json, refs: set[Any]) -> Iterator[str]:
 def _config(given: Json, names: frozenset[str], uids: frozenset[str]) -> Iterator[str]:
     """What a field's configuration, or what differs for one field, says."""
     unit = given.get("unit")
-    if unit is not None and unit not in UNITS and not re.match(r"(suffix|prefix): ?\S", str(unit)):
+    if (
+        unit is not None
+        and unit not in UNITS
+        and not re.match(r"(suffix|prefix|time): ?\S", str(unit))
+    ):
         yield f"Grafana has no unit {unit!r}"
     chosen = given.get("color")
     if chosen is not None:

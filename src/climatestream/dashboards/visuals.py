@@ -16,6 +16,9 @@ from grafana_foundation_sdk.models import dashboard as models
 from climatestream.dashboards.board_variables import DATASOURCE, WORDS
 from climatestream.dashboards.panels import Panel
 
+GRAFANA: Final = "12.3.3"
+"""The version that the boards are written for. Of panels that name none, Grafana takes the oldest,
+and rewrites their options."""
 NO_DATA: Final = "Nothing stored for this choice: another time range, dataset or country?"
 
 
@@ -120,6 +123,7 @@ def drawn(
     defaults |= {name: value for name, value in optional.items() if value is not None}
     return models.Panel(
         type_val=kind,
+        plugin_version=GRAFANA,
         title=said.title,
         description=said.description,
         datasource=DATASOURCE,
@@ -177,7 +181,7 @@ def series(
     Parameters
     ----------
     band
-        Two of the lines, the space between which is filled.
+        The shown name of a line and the name of one above it: the space between is filled.
     calcs
         What the legend says of each line.
     names
