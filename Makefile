@@ -7,7 +7,7 @@ FILES ?=
 
 COMPOSE := docker compose --file deploy/compose.yaml
 
-.PHONY: help demo stack stack-check stack-down env env-grib test test-grib test-services test-faults test-page test-aws env-aws synth bootstrap deploy undeploy replay lambda env-lambda check format bench lock docs countries places screenshot
+.PHONY: help demo stack stack-check stack-down env env-grib test test-grib test-services test-faults test-page test-aws env-aws synth bootstrap deploy undeploy replay lambda env-lambda check format bench bench-services lock docs countries places screenshot
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -116,6 +116,11 @@ format: env ## lay the code out, mend what can be mended
 
 bench: env ## the figures of docs/benchmarks.md, as ratios against their yardsticks
 	$(BIN)/python -m tests.benchmarks
+
+bench-services: env ## those with a real Kafka and a real CrateDB: half an hour
+	$(BIN)/python -m tests.benchmarks.kafka
+	$(BIN)/python -m tests.benchmarks.crate
+	$(BIN)/python -m tests.benchmarks.servers
 
 docs: env ## the command reference, made from --help
 	$(BIN)/python scripts/check_docs.py --write

@@ -38,7 +38,7 @@ class Bench:
         self._random = np.random.default_rng(0)
         self._places = [(47 + 0.1 * (n // 100), 5 + 0.1 * (n % 100)) for n in range(CELLS)]
         self._connection = HTTPConnection(store.address.host, store.address.port, timeout=120)
-        self._bare, _ = crate_merge._statements(table_name(SCHEMA, READINGS))
+        self._bare, _ = crate_merge._statements(table_name(store.address.schema, READINGS))
 
     def close(self) -> None:
         """Close the bare loop's connection."""

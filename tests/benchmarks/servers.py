@@ -1,4 +1,4 @@
-"""Latency and memory over real servers: `python -m tests.benchmarks.servers [part of a name]`.
+"""Throughput, latency and memory over real servers: `python -m tests.benchmarks.servers [NAME]`.
 
 The commands run as a user runs them, in processes of their own. Latency is event to stored, as the
 worker itself measures it and `demo.pipeline` keeps it for each partition and five seconds: the
@@ -13,25 +13,33 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import duckdb
 
+from climatestream import fastcodec, pipeline
 from climatestream.brokers.kafka_admin import TopicSettings
 from climatestream.brokers.open import open_broker
+from climatestream.ingest import UNSTATED, Ingest
+from climatestream.meter import Counts, Meter
 from climatestream.stores.crate import CrateStore
-from tests.benchmarks.timing import peak_mb
+from climatestream.worker import work
+from tests.benchmarks.crate import Bench
+from tests.benchmarks.figures import batches
+from tests.benchmarks.timing import ROUNDS, Figure, compare, peak_mb
 from tests.services import crate, kafka_server
 from tests.services.kafka_server import Kafka, new_topic
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from climatestream.model import Batch
     from tests.services.crate import Server
 
 SCHEMA = "climatestream_bench_latency"
@@ -134,6 +142,54 @@ def _windows(server: Server) -> list[list[Any]]:
     return rows
 
 
+def kafka_to_crate(kafka: Kafka, server: Server, count: int, rounds: int = ROUNDS) -> Figure:
+    """Readings in Kafka to rows in CrateDB, joining a group included, against ready rows."""
+    store = CrateStore(server.at(SCHEMA))
+    store.drop()
+    store.init(replicas="0")
+    made = batches((count + CELLS) * (rounds + 1))
+    published = [_published(kafka, part) for part in _parts(made, count)]
+    topics = iter(published)
+    never = threading.Event()
+
+    def ours() -> None:
+        url, total = next(topics)
+        with (
+            open_broker(url) as broker,
+            broker.consumer("bench") as consumer,
+            Meter(store, broker.topic, consumer.high_water) as meter,
+        ):
+            ingest = Ingest(store, UNSTATED, fastcodec.decode)
+            work(consumer, ingest, meter, finished=lambda: meter.stored == total, stop=never)
+
+    try:
+        with store, closing(Bench(store)) as bench:
+            ready = iter([bench.ready(bench.rows(total)) for _, total in published])
+            mine_s, bare_s = compare(ours, lambda: bench.loop(next(ready)), rounds)
+    finally:
+        store.drop()
+    return Figure("Kafka to CrateDB", "bare loop over ready rows", mine_s, bare_s, count, "0.9x")
+
+
+def _parts(made: list[Batch], count: int) -> Iterator[list[Batch]]:
+    """Batches in turn, so many readings each time or a few more; what is left over is left out."""
+    part: list[Batch] = []
+    for batch in made:
+        part.append(batch)
+        if sum(map(len, part)) >= count:
+            yield part
+            part = []
+
+
+def _published(kafka: Kafka, part: list[Batch]) -> tuple[str, int]:
+    """The URL of a new topic that holds them, and how many messages there are."""
+    url = kafka.url(new_topic())
+    with open_broker(url) as broker:
+        broker.ensure_topic(TopicSettings(partitions=4))
+        with broker.producer() as producer:
+            return url, pipeline.publish(part, producer, Counts())
+
+
 def memory(kafka: Kafka, messages: int) -> Iterator[str]:
     """Peak memory of publish, consume and audit over so many messages."""
     with tempfile.TemporaryDirectory() as folder:
@@ -164,7 +220,17 @@ def figures(kafka: Kafka, server: Server) -> dict[str, Callable[[], Iterator[str
             found = latency(kafka, server, rate, 60)
             yield f"| event to stored, Kafka to CrateDB, {rate:,}/s | {reach} | {found} |"
 
-    return {"latency": latencies, "memory": lambda: memory(kafka, 10_000_000)}
+    def throughput() -> Iterator[str]:
+        figure = kafka_to_crate(kafka, server, 100_000)
+        per_s = f"{figure.count / figure.ours:,.0f}/s"
+        what = f"{figure.name}, against a bare loop"
+        yield f"| {what} | {figure.reach} | {figure.ratio:.2f}x ({per_s}) |"
+
+    return {
+        "throughput": throughput,
+        "latency": latencies,
+        "memory": lambda: memory(kafka, 10_000_000),
+    }
 
 
 def main() -> None:

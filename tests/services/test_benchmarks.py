@@ -21,6 +21,10 @@ def test_publishing_and_consuming_is_measured(kafka: Kafka) -> None:
     assert all(figure.ratio > 0 for figure in found)
 
 
+def test_the_way_from_kafka_to_cratedb_is_measured(kafka: Kafka, cratedb: Server) -> None:
+    assert servers.kafka_to_crate(kafka, cratedb, 5_000, 1).ratio > 0
+
+
 def test_latency_is_measured(kafka: Kafka, cratedb: Server) -> None:
     assert "p50/p95/p99" in servers.latency(kafka, cratedb, 1_000, 8)
     assert "p50/p95/p99" in servers.latency_embedded(1_000, 6)
