@@ -94,6 +94,7 @@ _SQL_ENGINE_NEEDED = (
     "test_a_history_has_every_reading_once_and_each_cell_whole",
     "test_of_a_dataset_without_readings_there_is_no_history",
     "test_normals_are_kept_in_place_of_those_before",
+    "test_places_are_kept_once_with_their_newest_inhabitants",
     "test_the_newest_description_of_a_variable_stays",
     "test_the_pipeline_is_recorded_row_by_row",
     "test_a_query_answers_with_plain_values",
