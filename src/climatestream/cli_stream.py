@@ -8,6 +8,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,7 @@ from climatestream import units
 from climatestream.errors import BrokerError, DeliveryFailed, SourceError, UsageError
 from climatestream.interrupt import EXIT_CODE, Interrupt
 from climatestream.options import (
+    around_of,
     as_json,
     end,
     example,
@@ -25,6 +27,7 @@ from climatestream.options import (
     pace_of,
     pacing,
     selecting,
+    selection,
     setting,
 )
 
@@ -50,6 +53,17 @@ PUBLISH_DRAIN_S = 8.0
 @click.option("--partitions", type=click.IntRange(1), help="Of a topic that is missing.")
 @click.option("--replication", type=click.IntRange(1), help="Copies, of a topic that is missing.")
 @click.option("--retention", metavar="TIME", help="How long a missing topic keeps messages: 30d.")
+@click.option("--follow", is_flag=True, help="Go on with what appears, whole days, until Ctrl-C.")
+@click.option(
+    "--poll", default="1h", show_default=True, metavar="TIME", help="Between two looks: 15m, 6h."
+)
+@click.option(
+    "--state",
+    default="climatestream-follow.json",
+    show_default=True,
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Remembers what --follow has published.",
+)
 @pacing
 @selecting
 @setting("log-format", type=click.Choice(["text", "json"]))
@@ -61,6 +75,9 @@ def publish(
     partitions: int | None,
     replication: int | None,
     retention: str | None,
+    follow: bool,
+    poll: str,
+    state: Path,
     rate: str | None,
     speed: str | None,
     loop: bool,
@@ -69,7 +86,11 @@ def publish(
     json_: bool,
     **select: Any,
 ) -> int:
-    """Publish readings as JSON messages: to Kafka, or to standard output."""
+    """Publish readings as JSON messages: to Kafka, or to standard output.
+
+    With --follow it stays, publishes each day once it is whole, and final values after
+    preliminary ones; killed at any moment, it goes on where it was.
+    """
     from climatestream import logs, pipeline, replay
     from climatestream.meter import Counts
     from climatestream.progress import Progress
@@ -77,6 +98,10 @@ def publish(
     logs.configure("json" if log_format == "json" else "text")
     pace = pace_of(rate, speed, loop, shift_to_now)
     topic = _topic(partitions, replication, retention)
+    if follow:
+        if rate or speed or loop or shift_to_now:
+            raise UsageError("--follow publishes what appears when it does: leave the pace out")
+        return _follow(sources, select, broker, topic, units.duration_s(poll), state, json_)
     began = time.monotonic()
     with (
         ExitStack() as stack,
@@ -111,6 +136,74 @@ def publish(
         if json_:
             click.echo(orjson.dumps(result), err=True)
         return EXIT_CODE if interrupt.interrupted else 0
+
+
+def _follow(
+    sources: tuple[str, ...],
+    select: dict[str, Any],
+    broker: str,
+    topic: dict[str, Any],
+    poll_s: float,
+    state: Path,
+    json_: bool,
+) -> int:
+    """`publish --follow`: until a signal comes."""
+    from filelock import FileLock, Timeout
+
+    from climatestream import pipeline
+    from climatestream.follow import Follower, Memory, Waiting
+    from climatestream.meter import Counts
+    from climatestream.sources.open import open_source
+
+    narrowed = {name: text for name, text in select.items() if not name.startswith("cache")}
+    chosen = selection(**narrowed)
+    if chosen.end_ns is not None:
+        raise UsageError("--follow has no end: leave --to out")
+    asked = {name: narrowed[name] for name in ("region", "variables", "dataset")}
+    of = {"source": list(sources), "broker": broker.partition("?")[0], **asked}
+    memory = Memory(state, of)
+    began = time.monotonic()
+    counts = Counts()
+    with ExitStack() as stack, Interrupt(PUBLISH_DRAIN_S, stack.close) as interrupt:
+        try:
+            stack.enter_context(FileLock(f"{state}.lock", timeout=0))
+        except Timeout as error:
+            raise UsageError(
+                f"{state} is another process's that follows: end that one, or name another file "
+                "with --state"
+            ) from error
+        memory.load()
+        around = around_of(select["cache"], select["cache_size"], interrupt)
+        with interrupt.at_once():
+            producer = _producer(broker, topic, stack)
+        follower = Follower(
+            look=lambda start_ns, end_ns: open_source(
+                sources, replace(chosen, start_ns=start_ns, end_ns=end_ns), around
+            ),
+            publish=lambda batches: pipeline.publish(batches, producer, counts),
+            memory=memory,
+            clock=Waiting(interrupt.stop),
+            since_ns=chosen.start_ns,
+            poll_s=poll_s,
+            say=lambda sentence: click.echo(f"climatestream: {sentence}", err=True),
+        )
+        try:
+            follower.run()
+        except (BrokerError, DeliveryFailed, KeyboardInterrupt):
+            if not interrupt.interrupted:
+                raise
+    result = {
+        "published": counts.published,
+        "stored": 0,
+        "dead_letters": 0,
+        "seconds": round(time.monotonic() - began, 3),
+        "datasets": sorted(memory.datasets),
+    }
+    if broker != STDOUT:
+        return end(result, json_, interrupt)
+    if json_:
+        click.echo(orjson.dumps(result), err=True)
+    return EXIT_CODE if interrupt.interrupted else 0
 
 
 def _topic(

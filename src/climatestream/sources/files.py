@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
-from climatestream.errors import SourceError, UsageError
+from climatestream.errors import NotServed, SourceError, UsageError
 from climatestream.model import Batch, Slice
 from climatestream.sources import accumulated, merge, naming
 from climatestream.sources.locate import Files
@@ -144,9 +144,10 @@ def layers_of(fields: Sequence[Field], selection: Selection) -> list[merge.Layer
     if not any((m.field.time_ns[m.times] >= _start(selection)).any() for m in chosen):
         first = min(int(field.time_ns.min()) for field in fields)
         last = max(int(field.time_ns.max()) for field in fields)
-        raise SourceError(
+        raise NotServed(
+            "time",
             f"no time is left of {_files(fields)}: asked for is {_asked_times(selection)}, there "
-            f"is {time_text(first)} to {time_text(last)}"
+            f"is {time_text(first)} to {time_text(last)}",
         )
     layers = merge.layers(chosen, selection.region, _start(selection))
     if not layers and selection.region is not None:
