@@ -316,10 +316,8 @@ class Array:
 
     def plan(self, cut: Cut) -> Plan:
         """What reading a part takes; nothing is read."""
-        times, rows, columns = self.chunks
-        columns_touched = {c for run in cut.runs for c in _touched(run, columns)}
-        count = len(_touched(cut.times, times)) * len(_touched(cut.rows, rows))
-        return Plan(count * len(columns_touched), count * len(columns_touched) * self.chunk_bytes)
+        count = chunks_of(cut, self.chunks)
+        return Plan(count, count * self.chunk_bytes)
 
     def read(self, times: slice, rows: slice, columns: slice) -> NDArray[Any]:
         """Raw values, shape (time, latitude, longitude)."""
@@ -352,6 +350,13 @@ class Array:
         if not {"scale_factor", "add_offset"} & attributes.keys():
             return None
         return float(attributes.get("scale_factor", 1.0)), float(attributes.get("add_offset", 0.0))
+
+
+def chunks_of(cut: Cut, chunks: tuple[int, int, int]) -> int:
+    """How many chunks of an array a part of it lies in."""
+    times, rows, columns = chunks
+    across = {column for run in cut.runs for column in _touched(run, columns)}
+    return len(_touched(cut.times, times)) * len(_touched(cut.rows, rows)) * len(across)
 
 
 def _touched(span: slice, step: int) -> range:
