@@ -107,10 +107,17 @@ def _auto(spec: str, selection: Selection, around: Around) -> Source:
     return open_auto(spec, selection, around)
 
 
+def _open_meteo(spec: str, selection: Selection, around: Around) -> Source:
+    from climatestream.sources.open_meteo import OpenMeteo
+
+    return OpenMeteo(spec, selection, around.stop)
+
+
 _SERVICES: Final[Mapping[str, Callable[[str, Selection, Around], Source]]] = {
     SIMULATION: _simulation,
     "cds:": _cds,
     "auto:": _auto,
     "arco:": _archive,
     "edh:": _archive,
+    "open-meteo:": _open_meteo,
 }
