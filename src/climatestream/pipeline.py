@@ -7,8 +7,8 @@
 5. write     the store merges the rows by rank, and answers for each
 6. commit    only then the group's offsets move on
 
-Each step runs on a thread of its own (1; 2 and 3; 4; 5 and 6) with bounded queues between: a
-slow store slows the reader instead of filling memory. The heavy calls release the GIL.
+Each step runs on a thread of its own (1; 2 and 3; polling; 4; 5 and 6) with bounded queues between:
+a slow store slows the reader instead of filling memory. The heavy calls release the GIL.
 """
 
 from __future__ import annotations
