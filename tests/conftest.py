@@ -8,9 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import settings
 
 if TYPE_CHECKING:
     from tests.zarr_server import ZarrServer
+
+# an example that takes long on a busy machine is no failure
+settings.register_profile("climatestream", deadline=None)
+settings.load_profile("climatestream")
 
 ROOT = Path(__file__).resolve().parent.parent
 
