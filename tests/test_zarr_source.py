@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from climatestream.cli import invoke
 from climatestream.errors import NotServed, SourceError, SourceUnavailable, UsageError
 from climatestream.model import Batch
 from climatestream.region import parse_region
@@ -18,6 +20,8 @@ from climatestream.sources.preliminary import final_before_ns
 from climatestream.sources.selection import Selection, end_of, start_of
 from climatestream.sources.zarr_array import Patience
 from climatestream.sources.zarr_source import ZarrSource
+from tests.benchmarks import archives as figures
+from tests.conftest import ROOT
 from tests.zarr_server import HOUR_NS, Fault, ZarrServer, is_sea, value
 
 NOW_NS = start_of("2026-11-25")
@@ -351,3 +355,28 @@ def test_wrong_arguments_are_refused_before_anything_is_asked(zarr_server: ZarrS
     with pytest.raises(UsageError, match="leave --dataset out"):
         source("arco:era5-land/hourly", replace(chosen, dataset="era5/hourly"))
     assert zarr_server.paths == []
+
+
+# ----------------------------------------------------------------------------------- command
+
+
+def test_the_command_takes_an_archive_to_a_store_and_proves_it(
+    zarr_server: ZarrServer, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    spec = f"duckdb:{tmp_path}/readings.duckdb"
+    dates = ["--from", "2025-09-26", "--to", "2025-09-27"]
+    more = ["--region", BOX, *dates, "--audit", "--json", "--store", spec]
+    assert invoke(["run", "edh:era5-land/hourly", *more]) == 0
+    said = capfd.readouterr()
+    result = json.loads(said.out.splitlines()[-1])
+    assert (result["stored"], result["audit"]["ok"]) == (48 * 66, True)
+    assert "secret" not in said.out + said.err
+
+
+def test_the_figures_of_the_docs_are_the_planners() -> None:
+    page = (ROOT / "docs/sources.md").read_text()
+    for span in figures.SPANS:
+        for name in figures.CUTS:
+            ours = figures.plan(name, span)
+            line = f"| {name} | {span} | {ours.requests:,} | {ours.size / 1e9:,.2f} GB |"
+            assert line in page
