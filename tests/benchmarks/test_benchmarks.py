@@ -9,7 +9,7 @@ from unittest.mock import patch
 import pytest
 
 from climatestream.stores.open import open_store
-from tests.benchmarks import boards, figures, lambda_function, timing
+from tests.benchmarks import boards, data_store, figures, lambda_function, timing
 
 pytestmark = pytest.mark.benchmark
 
@@ -53,3 +53,14 @@ def test_the_lambda_function_is_measured() -> None:
     (rate,) = lambda_function.rates_on_double(1, (10,))
     assert rate.cpu_seconds > 0
     assert rate.line().startswith("| double | 10 | ")
+
+
+def test_the_data_stores_requests_are_those_of_the_page() -> None:
+    page = Path(__file__).parents[2].joinpath("docs", "sources.md").read_text()
+    rows = [line.split(" | ") for line in list(data_store.table())[2:]]
+    assert len(rows) == 4
+    for _, _, requests, _, size, naive in rows:
+        assert any(
+            f"| {requests}" in line and size in line and naive.strip(" |") in line
+            for line in page.splitlines()
+        )
