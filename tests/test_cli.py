@@ -238,7 +238,8 @@ def test_an_interrupted_run_keeps_what_it_stored_and_exits_130(tmp_path: Path) -
         said = last_json(process.stdout.read())
     with duckdb.connect(str(tmp_path / "climatestream.duckdb")) as store:
         (rows,) = store.execute("SELECT count(*) FROM demo.climate_data").fetchall()[0]
-    assert rows == said["stored"] == said["published"] > 0
+    # what was on its way has two seconds to arrive, which a busy machine may exceed
+    assert 0 < rows == said["stored"] <= said["published"]
 
 
 # ------------------------------------------------------------------------------ bad input
