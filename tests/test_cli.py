@@ -229,6 +229,14 @@ def test_a_busy_port_is_answered_by_the_next_free_one(tmp_path: Path) -> None:
     assert int(address.rpartition(":")[2]) > port
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_serve_with_130(tmp_path: Path, number: signal.Signals) -> None:
+    with started("serve", "--store", "duckdb:new.duckdb", "--port", "0", cwd=tmp_path) as process:
+        page_address(process)
+        process.send_signal(number)
+        assert process.wait(timeout=10) == 130
+
+
 def test_an_interrupted_run_keeps_what_it_stored_and_exits_130(tmp_path: Path) -> None:
     with started("run", "simulation:?days=3650", "--json", cwd=tmp_path) as process:
         wait_for_readings(tmp_path / "climatestream.duckdb")

@@ -205,7 +205,7 @@ def run(
             if audit and not interrupt.stop.is_set():
                 result["audit"] = pipeline.audit()
             if serve:
-                interrupt.stop.wait()
+                interrupt.wait()
         return end(result, json_, interrupt, ok=result.get("audit", {}).get("ok", True))
 
 
@@ -250,7 +250,7 @@ def serve(store: str, port: int, host: str, json_: bool) -> int:
         if store.startswith("duckdb:"):  # `store init` fills the table of a server
             places.settle(opened)
         say_page(page.url)
-        interrupt.stop.wait()
+        interrupt.wait()
     if json_:
         click.echo(orjson.dumps({"url": page.url, "seconds": round(time.monotonic() - began, 3)}))
     return EXIT_CODE

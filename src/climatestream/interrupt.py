@@ -13,6 +13,9 @@ from typing import Final, Self
 DRAIN_S: Final = 1.2
 """Time that what is under way has to end by itself [s]: with closing all, two seconds."""
 
+WAKE_S: Final = 0.2
+"""Time after which someone who waits for a signal looks whether there was one [s]."""
+
 EXIT_CODE: Final = 130
 
 
@@ -42,6 +45,15 @@ class Interrupt:
         self._before: dict[signal.Signals, object] = {}
         self._timer: threading.Timer | None = None
         self._at_once = False
+
+    def wait(self) -> None:
+        """Wait for a signal.
+
+        In short steps: Polars has the system go on with a wait that a signal interrupts, so that
+        Python would hear of the signal only when the wait is over.
+        """
+        while not self.stop.wait(WAKE_S):
+            pass
 
     @contextmanager
     def at_once(self) -> Iterator[None]:
