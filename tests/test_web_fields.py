@@ -139,3 +139,39 @@ def test_sides_of_boxes_are_as_long_as_their_number_asks_for() -> None:
     side = fields._side((10.0, 20.0), 200, 1000)
     assert side == pytest.approx(1.0)
     assert fields._side((10.0, 20.0), 200, 200) is None
+
+
+@pytest.mark.parametrize("most", [100, 977, 5_000, 150_000])
+def test_boxes_go_around_the_globe_without_a_seam(most: int) -> None:
+    side = fields._side((150.0, 359.9), most, 2_200_000)
+    assert side is not None
+    assert 360.0 / side == pytest.approx(round(360.0 / side))
+    assert 360.0 / side * 150.0 / side <= most * 1.01
+
+
+def test_a_field_of_all_longitudes_has_one_column_a_box(page: Page, store: Store) -> None:
+    n = 720
+    longitude: list[float] = [-180.0 + i / 2.0 for i in range(n) if not 300 <= i < 340]
+    n = len(longitude)
+    latitude = [10.0 + (i % 4) for i in range(n)]
+    numbers = {"temperature": [1.0] * n}
+    store.write(
+        Rows(
+            dataset=["world"] * n,
+            cell=[cell_id(*place) for place in zip(latitude, longitude, strict=True)],
+            country=["FJI"] * n,
+            time_ms=[round(NOON.timestamp() * 1000)] * n,
+            latitude=latitude,
+            longitude=longitude,
+            preliminary=[False] * n,
+            data={**numbers, "latitude": latitude, "longitude": longitude},
+            types=dict.fromkeys((*numbers, "latitude", "longitude"), "number"),
+            published_at_ms=[round(NOON.timestamp() * 1000)] * n,
+            source=["readings/1"] * n,
+            offset=list(range(n)),
+        )
+    )
+    grid = page.frame("world", "temperature", NOON).grid
+    side = grid.step_lon
+    assert 360.0 / side == pytest.approx(round(360.0 / side))
+    assert side in fields.SIDES

@@ -31,8 +31,9 @@ PART_CELLS: Final = 60_000
 """The same of what lies in a box: as many as the map moves smoothly."""
 KEPT_BYTES: Final = 64_000_000
 """Fields kept in memory, all together [bytes]: ten minutes of 4,500 cells."""
-BOX_DEGREES: Final = 0.05
-"""Sides of boxes are multiples of it [degree]."""
+SIDES: Final = tuple(k / 20.0 for k in range(1, 7201) if 7200 % k == 0)
+"""Sides of boxes: twentieths of a degree that go into a turn without rest, so that the boxes on
+both sides of the date line are on one grid [degree]."""
 
 _LATITUDE: Final = "latitude(geo_location)"
 _LONGITUDE: Final = "longitude(geo_location)"
@@ -251,7 +252,7 @@ def _side(edges: Sequence[float], most: int, stored: int) -> float | None:
         return None
     height, width = edges
     side = max(math.sqrt(height * width / most), (height + width) / most)
-    return round(max(math.ceil(side / BOX_DEGREES), 1) * BOX_DEGREES, 2)
+    return next(one for one in SIDES if one >= min(side, SIDES[-1]))
 
 
 NO_GRID: Final = make_grid(["0.0000,0.0000"], np.zeros(1), np.zeros(1), [None])

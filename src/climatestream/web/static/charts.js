@@ -155,7 +155,7 @@ export class SeriesChart {
       y: data[name],
       name: name === "avg" ? "mean" : name === "max" ? "highest" : "lowest",
       type: "scatter",
-      mode: "lines",
+      mode: x.length > 1 ? "lines" : "lines+markers",
       hovertemplate: `%{y:.4~g}${unit}`,
       ...more,
     });
