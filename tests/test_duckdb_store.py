@@ -416,6 +416,24 @@ def test_a_name_that_differs_in_case_is_refused_whatever_the_cut(path: Path, cut
     assert not {"Soil", "SOIL", "Temperature"} & names
 
 
+def test_new_fields_come_into_a_table_that_is_larger_than_the_memory(tmp_path: Path) -> None:
+    place = tmp_path / "large.duckdb"
+    with DuckDBStore(place):
+        pass
+    with duckdb.connect(str(place)) as connection:
+        connection.execute(
+            """INSERT INTO demo.climate_data (dataset, cell, "timestamp", data)
+            SELECT 'd', i::VARCHAR, make_timestamp(0), {temperature: random(), u10: random(),
+                v10: random(), pressure: random(), latitude: random(), longitude: random()}
+            FROM range(1_000_000) AS r(i)"""
+        )
+    with DuckDBStore(place, memory_limit="40MB") as store:
+        assert store.write(rows(Reading({"soil": 1.0, "snow": 2.0, "rain": 3.0}))) == []
+        assert store.write(rows(Reading({"ice": 1.0}, latitude=50.0))) == []
+        assert {"soil", "snow", "rain", "ice"} <= set(store.field_types())
+        assert count(store) == 1_000_002
+
+
 def test_a_field_without_a_name_is_refused_alone(store: DuckDBStore) -> None:
     [refusal] = store.write(rows(Reading({"": 1.0}), Reading({"u10": 1.0}, latitude=50.0)))
     assert (refusal.row, refusal.transient) == (0, False)

@@ -10,6 +10,7 @@ other, queries run beside them and see the last commit.
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self
@@ -19,7 +20,7 @@ import numpy as np
 import polars as pl
 
 from climatestream.arrow import ArrowStream
-from climatestream.errors import StoreError
+from climatestream.errors import StoreError, StoreUnavailable
 from climatestream.model import DeadLetter, FieldType, History
 from climatestream.ports import HISTORY_ROWS, Answer, Found, Refusal
 from climatestream.stores.cells import CELLS_AT_ONCE, ranges
@@ -142,8 +143,8 @@ class DuckDBStore:
             return []
         columns = {name: column(values, rows.types[name]) for name, values in rows.data.items()}
         places = {name: f"field{place}" for place, name in enumerate(columns)}
-        with self._file.writing() as connection:
-            stored = self._stored_fields(connection)
+        with self._file.alone():
+            stored = self.field_types()
             refused = _refused(columns, rows.types, stored)
             incoming = frame(rows).with_columns(
                 **{places[name]: values for name, values in columns.items()}
@@ -155,10 +156,30 @@ class DuckDBStore:
             named = {name: place for name, place in places.items() if incoming[place].count()}
             news = [name for name in named if name not in stored]
             for name in news:
-                kind = _SQL_TYPES[rows.types[name]]
-                connection.execute(f"ALTER TABLE {_READINGS} ADD COLUMN data.{quoted(name)} {kind}")
-            Merge((*stored, *news), named)(connection, incoming)
+                self._grow(name, _SQL_TYPES[rows.types[name]])
+            try:
+                with self._file.writing() as connection:
+                    Merge((*stored, *news), named)(connection, incoming)
+            except StoreUnavailable:
+                raise  # the same rows come again, and find their fields
+            except BaseException:
+                with suppress(StoreUnavailable):
+                    for name in reversed(news):
+                        self._shrink(name)
+                raise
         return [Refusal(row, False, error) for row, error in sorted(refused.items())]
+
+    def _grow(self, name: str, kind: str) -> None:
+        """Add a field to `data`. Without a row that names it, it changes nothing."""
+        with self._file.writing() as connection:
+            connection.execute(f"ALTER TABLE {_READINGS} ADD COLUMN data.{quoted(name)} {kind}")
+        # the whole column lies in memory, as large as the table, until it is in the file
+        self._file.checkpoint()
+
+    def _shrink(self, name: str) -> None:
+        """Take away a field that no row names: its type would hold."""
+        with self._file.writing() as connection:
+            connection.execute(f"ALTER TABLE {_READINGS} DROP COLUMN data.{quoted(name)}")
 
     def field_types(self) -> dict[str, FieldType]:
         """The types that hold, those of the coordinates among them."""

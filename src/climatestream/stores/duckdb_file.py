@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import re
 import threading
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import TYPE_CHECKING, Final
 
 import duckdb
@@ -120,6 +120,10 @@ class DuckDBFile:
             with suppress(duckdb.Error):  # what is committed is in the log: the next open reads it
                 self._root.execute(f"CHECKPOINT {CATALOG}")
             self._disconnect()
+
+    def alone(self) -> AbstractContextManager[object]:
+        """While it lasts, no other thread writes: several transactions are one piece of work."""
+        return self._writers
 
     @contextmanager
     def writing(self) -> Iterator[duckdb.DuckDBPyConnection]:
