@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import aws_cdk as cdk
 import pytest
+from aws_cdk import aws_ecr_assets as ecr_assets
 
-from climatestream_aws import artefacts
+from climatestream_aws import artefacts, producer
 from climatestream_aws.artefacts import CHECKOUT
 from climatestream_aws.stacks import Artefacts
 
@@ -211,3 +214,24 @@ def test_a_secret_that_can_t_be_read_leaves_the_old_password(machine: Machine) -
     done = machine.run(script, **GRAFANA)
     assert done.returncode != 0
     assert "first" in (machine.root / "etc/grafana/secrets.env").read_text()
+
+
+def test_the_producer_s_image_gets_all_that_its_dockerfile_copies_and_no_more(
+    tmp_path: Path,
+) -> None:
+    out = tmp_path / "out"
+    app = cdk.App(outdir=str(out), analytics_reporting=False)
+    stack = cdk.Stack(app, "Image")
+    ecr_assets.DockerImageAsset(stack, "Producer", **producer.image(CHECKOUT))
+    app.synth()
+    [folder] = [path for path in out.iterdir() if path.name.startswith("asset.")]
+    got = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+    copies = re.findall(
+        r"^COPY (?!--from)(.+) \S+$", (CHECKOUT / "deploy/Dockerfile").read_text(), re.MULTILINE
+    )
+    wanted = {source for line in copies for source in line.split()} | {"deploy/Dockerfile"}
+    for source in wanted:
+        assert any(path == source or path.startswith(f"{source}/") for path in got), source
+    assert not any("__pycache__" in path for path in got)
+    for path in got - {".dockerignore"}:
+        assert any(path == source or path.startswith(f"{source}/") for source in wanted), path

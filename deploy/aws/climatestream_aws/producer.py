@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import shlex
 from pathlib import Path
+from typing import Any
 
 from aws_cdk import (
+    IgnoreMode,
     RemovalPolicy,
     Stack,
 )
@@ -117,11 +119,8 @@ class Producer(Construct):
         )
         task.add_container(
             "climatestream",
-            image=ecs.ContainerImage.from_asset(
-                str(checkout),
-                file="deploy/Dockerfile",
-                platform=ecr_assets.Platform.LINUX_ARM64,
-                exclude=["*", *(f"!{path}" for path in IMAGE_FILES)],
+            image=ecs.ContainerImage.from_docker_image_asset(
+                ecr_assets.DockerImageAsset(self, "Image", **image(checkout))
             ),
             entry_point=["python", "-m", "climatestream.aws.producer"],
             environment=settings,
@@ -146,12 +145,24 @@ class Producer(Construct):
 
 
 IMAGE_FILES = (
-    "deploy",
     "deploy/Dockerfile",
-    "src",
-    "src/**",
+    "deploy/requirements.lock",
+    "deploy/requirements-build.lock",
     "pyproject.toml",
     "README.md",
     "requirements.lock",
+    "scripts/make_lambda.py",
+    "src",
 )
 """What the image is built from."""
+
+
+def image(checkout: Path) -> dict[str, Any]:
+    """How the image is built from a checkout, for the processor that the task has."""
+    return {
+        "directory": str(checkout),
+        "file": "deploy/Dockerfile",
+        "platform": ecr_assets.Platform.LINUX_ARM64,
+        "exclude": ["*", *(f"!{path}" for path in IMAGE_FILES), "**/__pycache__"],
+        "ignore_mode": IgnoreMode.DOCKER,
+    }
