@@ -421,3 +421,15 @@ def test_a_full_disk_is_waited_for_and_told(tmp_path: Path) -> None:
             pytest.fail("the run ended without a word about the disk")
         process.send_signal(signal.SIGINT)
         assert process.wait(timeout=15) == 130
+
+
+def test_an_interrupt_inside_an_extension_that_returns_all_the_same_ends_with_130(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Python then says SystemError, as it has been seen of Kafka's client."""
+
+    def interrupted(*_: object, **__: object) -> None:
+        raise SystemError("returned a result with an exception set") from KeyboardInterrupt()
+
+    monkeypatch.setattr(cli, "main", interrupted)
+    assert invoke(["doctor"]) == 130

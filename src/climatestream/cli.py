@@ -77,6 +77,11 @@ def invoke(arguments: Sequence[str]) -> int:
         return _fail(str(error), error.exit_code, arguments)
     except (click.Abort, KeyboardInterrupt):
         return EXIT_CODE
+    except SystemError as error:
+        # the interrupt came inside a function of an extension that returned all the same
+        if isinstance(error.__cause__, KeyboardInterrupt):
+            return EXIT_CODE
+        raise
     return code or 0
 
 
