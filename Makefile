@@ -28,9 +28,9 @@ env-grib: env ## the extra that reads GRIB
 	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-grib.lock
 
 env-aws: env ## the AWS CDK and the linters of its templates
-	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-aws.lock
+	$(BIN)/pip install --quiet --no-compile --disable-pip-version-check --require-hashes -r requirements-aws.lock
 	$(PYTHON) -m venv build/checkov
-	build/checkov/bin/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-checkov.lock
+	build/checkov/bin/pip install --quiet --no-compile --disable-pip-version-check --require-hashes -r requirements-checkov.lock
 
 test: env ## the tests: no network, no service, under three minutes
 	$(BIN)/python -m pytest -n auto
