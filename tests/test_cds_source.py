@@ -433,6 +433,19 @@ def test_earlier_requests_go_first() -> None:
     assert went == sorted(days)
 
 
+def test_a_bug_is_no_interrupt(
+    store: FakeDataStore, cache: Cache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also one that raises what an empty queue raises."""
+
+    def broken(*_: object) -> list[str]:
+        raise IndexError("a bug")
+
+    monkeypatch.setattr("climatestream.sources.cds_fetch.Fetch._fetch", broken)
+    with pytest.raises(IndexError, match="a bug"):
+        fetched(request(store, cache, since="2025-01-01", until="2025-01-31"))
+
+
 def test_full_queue_is_waited_for_one_at_a_time(store: FakeDataStore, cache: Cache) -> None:
     store.moods.queue_limit = 1
     store.moods.looks_queued = 2

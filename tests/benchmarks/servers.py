@@ -221,7 +221,7 @@ def figures(kafka: Kafka, server: Server) -> dict[str, Callable[[], Iterator[str
             yield f"| event to stored, Kafka to CrateDB, {rate:,}/s | {reach} | {found} |"
 
     def throughput() -> Iterator[str]:
-        figure = kafka_to_crate(kafka, server, 100_000)
+        figure = kafka_to_crate(kafka, server, 500_000, 3)
         per_s = f"{figure.count / figure.ours:,.0f}/s"
         what = f"{figure.name}, against a bare loop"
         yield f"| {what} | {figure.reach} | {figure.ratio:.2f}x ({per_s}) |"

@@ -280,8 +280,11 @@ class Fetch:
         while True:
             try:
                 number, ask = left.popleft()
+            except IndexError:
+                return
+            try:
                 found[number] = self._fetch(ask)
-            except (IndexError, Stopped, KeyboardInterrupt):
+            except (Stopped, KeyboardInterrupt):
                 return
             except BaseException as error:
                 errors.append(error)
