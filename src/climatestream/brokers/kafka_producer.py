@@ -34,7 +34,7 @@ class KafkaProducer:
     """Publishes into a topic.
 
     librdkafka makes a report of each message. Those that were not delivered are counted one by
-    one; what is neither among them nor still held (`len` of the client) was acknowledged.
+    one; what is neither among them nor still held was acknowledged.
 
     Closing it, from any thread, ends a `publish` or `flush` that waits; messages not
     acknowledged by then are given up.
@@ -82,10 +82,7 @@ class KafkaProducer:
                 self._raise_failed()
 
     def flush(self) -> int:
-        while self._client.flush(WAIT_S) and not self._closed:
-            self._raise_fatal()
-        left = len(self._client)
-        if left:
+        if left := self._wait():
             raise DeliveryFailed(
                 f"{left} messages of topic {self._topic} were not acknowledged before the "
                 f"producer was closed: publish them again"
@@ -138,12 +135,19 @@ class KafkaProducer:
         if len(self._named) < NAMED:
             self._named.append((partition, key))
 
+    def _wait(self) -> int:
+        """Wait until the client holds no message or the producer is closed; what it still holds.
+
+        `len` of the client won't do: it counts each error that is to be told of as a message.
+        """
+        while (left := self._client.flush(WAIT_S)) and not self._closed:
+            self._raise_fatal()
+        return left
+
     def _raise_failed(self) -> None:
         if self._failed:
             # what is still held is told of too, once it is acknowledged or its time is over
-            while self._client.flush(WAIT_S) and not self._closed:
-                self._raise_fatal()
-            failed = self._failed + len(self._client)
+            failed = self._wait() + self._failed
             partition, key = self._named[0]
             where = f" of partition {partition}" if partition >= 0 else ""
             raise DeliveryFailed(
