@@ -623,3 +623,15 @@ def test_the_normal_of_a_day_is_near_its_values(store: Store, now: datetime) -> 
     assert all(row["years"] == check.YEARS for row in anomaly)
     series = answered(store, now, "climate.json", "${variable:text}, in ${unit}: against")
     assert all(row["p10"] <= row["normal"] <= row["p90"] for row in series)
+
+
+def test_the_value_beside_its_normal_is_the_mean_of_the_readings(
+    store: Store, now: datetime
+) -> None:
+    """Of all of a bucket, also where its times have different numbers of cells."""
+    chosen = "${variable:text}, in ${unit}: "
+    values = answered(store, now, "climate.json", f"{chosen}against")
+    series = answered(store, now, "climate.json", f"{chosen}lowest, mean and highest")
+    means = {row["time"]: row["avg"] for row in series}
+    assert values
+    assert [row["value"] for row in values] == pytest.approx([means[row["time"]] for row in values])

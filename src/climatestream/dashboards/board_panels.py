@@ -360,6 +360,7 @@ PLACE_VARIABLE: Final = _of_variable("Place", _HERE)
 
 
 def _anomaly(board: Board, where: str) -> Panel:
+    """Grouped by time first: bucket and day are then computed for the times, not the readings."""
     return Panel(
         f"{board.lower()}_anomaly",
         board,
@@ -368,11 +369,15 @@ def _anomaly(board: Board, where: str) -> Panel:
         "The mean of the cells, and the mean, 10th and 90th percentile of their normals for the "
         "day of the year.",
         f"""
-WITH times AS (
-  SELECT date_bin($bucket, "timestamp", 0) AS "time", extract(doy FROM "timestamp") AS day,
-    avg($value) AS value
+WITH stored AS (
+  SELECT "timestamp", sum($value) AS total, count($value) AS readings
   FROM demo.climate_data
   WHERE {where} AND {_SPAN}
+  GROUP BY 1
+), times AS (
+  SELECT date_bin($bucket, "timestamp", 0) AS "time", extract(doy FROM "timestamp") AS day,
+    sum(total) / sum(readings) AS value
+  FROM stored
   GROUP BY 1, 2
 ), normals AS (
   SELECT day_of_year AS day, avg(mean $convert) AS normal,
