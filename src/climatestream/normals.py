@@ -74,6 +74,10 @@ class Period:
     def years(self) -> int:
         return self.last - self.first + 1
 
+    def of(self, years: Sequence[int]) -> list[int]:
+        """Those of some years that are in it."""
+        return [year for year in years if self.first <= year <= self.last]
+
     @property
     def span_ms(self) -> tuple[int, int]:
         """When it begins, and when it is over [ms since the epoch, UTC]."""
@@ -219,11 +223,11 @@ def make(
 
 def datasets(store: Store, period: Period) -> list[str]:
     """The datasets of which there are readings in a period, those of replays left out."""
-    found = store.query(
-        'SELECT DISTINCT dataset FROM demo.climate_data WHERE "year" >= ? AND "year" <= ?',
-        [f"{period.first}-01-01T00:00:00Z", f"{period.last}-01-01T00:00:00Z"],
+    return sorted(
+        name
+        for name, years in store.years().items()
+        if not name.endswith("/replay") and period.of(years)
     )
-    return sorted(name for (name,) in found.rows if not name.endswith("/replay"))
 
 
 def _chosen(store: Store, dataset: str, names: Sequence[str] | None) -> list[str]:
@@ -263,12 +267,7 @@ def _check_years(store: Store, dataset: str, rule: Rule) -> None:
     """Refuse, before anything is kept, what can't become a single normal."""
     if "monthly" in dataset:
         raise UsageError(f"{dataset} has no values of days: expected daily or hourly ones")
-    found = store.query(
-        'SELECT DISTINCT "year" FROM demo.climate_data '
-        'WHERE dataset = ? AND "year" >= ? AND "year" <= ? ORDER BY "year"',
-        [dataset, f"{rule.period.first}-01-01T00:00:00Z", f"{rule.period.last}-01-01T00:00:00Z"],
-    )
-    years = [year.year for (year,) in found.rows]
+    years = rule.period.of(store.years().get(dataset, []))
     if len(years) >= rule.least_years:
         return
     there = f"{len(years)} years ({years[0]} to {years[-1]})" if years else "none"

@@ -277,6 +277,9 @@ class Store(Resource, Protocol):
     def mark_retried(self, letters: Sequence[tuple[DeadLetter, int]], at_ms: int) -> None:
         """Note when dead letters, as `dead_letters` gave them, were published again; they stay."""
 
+    def years(self) -> dict[str, list[int]]:
+        """By dataset, the years of whose days there are readings, ascending."""
+
     def history(
         self,
         dataset: str,

@@ -433,6 +433,14 @@ class CrateStore:
 
     # ---------------------------------------------------------------------------- normals
 
+    def years(self) -> dict[str, list[int]]:
+        """By dataset, the years of whose days there are readings, ascending."""
+        rows = self._fresh(READINGS, 'SELECT DISTINCT dataset, "year" FROM {table} ORDER BY 1, 2')
+        years: dict[str, list[int]] = {}
+        for dataset, year_ms in rows:
+            years.setdefault(dataset, []).append(_year(year_ms))
+        return years
+
     def history(
         self,
         dataset: str,
@@ -548,5 +556,8 @@ def _now_ms() -> int:
 
 def _next_year_ms(year_ms: int) -> int:
     """When the year after the one that began then begins [ms]."""
-    year = datetime.fromtimestamp(year_ms / 1000, UTC).year
-    return int(datetime(year + 1, 1, 1, tzinfo=UTC).timestamp() * 1000)
+    return int(datetime(_year(year_ms) + 1, 1, 1, tzinfo=UTC).timestamp() * 1000)
+
+
+def _year(time_ms: int) -> int:
+    return datetime.fromtimestamp(time_ms / 1000, UTC).year

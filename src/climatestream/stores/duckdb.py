@@ -301,6 +301,15 @@ class DuckDBStore:
 
     # ---------------------------------------------------------------------------- normals
 
+    def years(self) -> dict[str, list[int]]:
+        """By dataset, the years of whose days there are readings, ascending."""
+        return dict(
+            self._rows(
+                f"""SELECT dataset, list_sort(list(DISTINCT year("timestamp"))) FROM {_READINGS}
+                GROUP BY dataset ORDER BY dataset"""
+            )
+        )
+
     def history(
         self,
         dataset: str,

@@ -512,6 +512,19 @@ class StoreTests:
             assert all(value != value for value in part.data["never stored"])  # noqa: PLR0124
             assert len(part) <= max(parts_of, 2)
 
+    def test_the_years_of_a_dataset_are_known_once_they_are_written(self, place: Any) -> None:
+        """Also those of the last moment, which a query may not see yet."""
+        year_ms = 366 * 86_400_000
+        with self.store(place) as store:
+            assert store.years() == {}
+            times = [NOON_MS, NOON_MS - 56 * year_ms, NOON_MS - year_ms, NOON_MS + 1]
+            store.write(rows(*(Reading(time_ms=time_ms) for time_ms in times)))
+            store.write(rows(Reading(time_ms=NOON_MS, dataset="simulation")))
+            assert store.years() == {
+                "era5-land/daily-mean": [1969, 2024, 2025],
+                "simulation": [2025],
+            }
+
     def test_of_a_dataset_without_readings_there_is_no_history(self, place: Any) -> None:
         with self.store(place) as store:
             store.write(rows(Reading()))
@@ -794,6 +807,10 @@ class WrappedStore:
 
     def mark_retried(self, letters: Sequence[tuple[DeadLetter, int]], at_ms: int) -> None:
         self._pass("mark_retried", letters, at_ms)
+
+    def years(self) -> dict[str, list[int]]:
+        answer: dict[str, list[int]] = self._pass("years")
+        return answer
 
     def history(
         self,
