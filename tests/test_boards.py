@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from climatestream import settings
+from climatestream import places, settings
 from climatestream.cli import invoke
 from climatestream.dashboards import check, generate, geomap, grafana, lint, runs
 from climatestream.dashboards.board_panels import NATIVE, NEWEST
@@ -487,6 +487,32 @@ def answered(store: Store, now: datetime, name: str, title: str, **chosen: str) 
     return [dict(zip(answer.columns, row, strict=True)) for row in answer.rows]
 
 
+@pytest.mark.parametrize("resolution", [NATIVE, "0.1", "0.5"])
+def test_a_map_says_place_and_time_of_each_square(
+    store: Store, now: datetime, resolution: str
+) -> None:
+    """Country, coordinates, time, and the largest city that lies in the square."""
+    squares = answered(store, now, "climate.json", "Temperature", resolution=resolution)
+    assert {square["place"] for square in squares} == {"DEU"}
+    assert {square["time"].tzinfo is not None for square in squares} == {True}
+    side = max(float(resolution), 0.1)
+    cities = [city for city in places.cities() if city.country == "DEU"]
+    for square in squares:
+        inside = [
+            city
+            for city in cities
+            if abs(city.latitude - square["latitude"]) < side / 2 - 1e-6
+            and abs(city.longitude - square["longitude"]) < side / 2 - 1e-6
+        ]
+        assert square["city"] == (max(inside, key=lambda c: c.population).name if inside else None)
+    assert any(square["city"] for square in squares)
+
+
+def test_a_map_of_a_place_says_its_city(store: Store, now: datetime) -> None:
+    squares = answered(store, now, "place.json", "${variable:text}, in ${unit}: the place")
+    assert any(square["city"] for square in squares)
+
+
 @pytest.mark.parametrize("resolution", [NATIVE, "0.25"])
 @pytest.mark.parametrize("across", [430.0, geomap.ACROSS])
 def test_cells_adjoin_at_the_boards_view(
@@ -567,6 +593,8 @@ def test_an_arrow_points_to_where_the_wind_blows(store: Store, now: datetime) ->
     values = runs.resolve(board, store.query, time)
     query = next(q for q in runs.queries(board, values, time) if q.ref == "B")
     arrows = store.query(query.sql)
+    (newest,) = answered(store, now, "climate.json", "Time of the maps")
+    assert {row[:2] for row in arrows.rows} == {(newest["shown"], "DEU")}
     (u, v) = store.query(
         "SELECT avg(data['u10']), avg(data['v10']) FROM demo.climate_data "
         'WHERE "timestamp" = (SELECT max("timestamp") FROM demo.climate_data)'

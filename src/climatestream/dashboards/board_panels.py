@@ -113,9 +113,35 @@ _SIZE: Final = """greatest(1.5,
 one pixel more covers the soft edges. Squares overlap from east to west, none leaves a gap."""
 
 
+_SIDE: Final = "greatest($resolution, 0.1)"
+"""Of the box that a city is looked for in [degree]: a cell of ERA5-Land at the least."""
+
+
+_OF_COUNTRIES: Final = "WHERE country IN ($country)"
+
+
+def _cities(where: str = _OF_COUNTRIES) -> str:
+    """The largest city of each box that has one.
+
+    Not the nearest of every box: for that each would be held against all cities around it, where
+    here equal boxes are looked up.
+    """
+    return f"""cities AS (
+  SELECT floor(latitude / {_SIDE} + 0.500001) AS "row", floor(longitude / {_SIDE} + 0.500001)
+      AS "column", max_by(name, population) AS city
+  FROM demo.places {where}
+  GROUP BY 1, 2
+)"""
+
+
+_WITH_CITY: Final = f"""view LEFT JOIN cities
+  ON "row" = floor(y * $resolution / {_SIDE} + 0.500001)
+  AND "column" = floor(x * $resolution / {_SIDE} + 0.500001)"""
+
+
 def _map(
     name: str, board: Board, title: str, unit: str, description: str, value: str, column: str,
-    where: str = _CHOSEN,
+    where: str = _CHOSEN, cities: str = _OF_COUNTRIES,
 ) -> Panel:  # fmt: skip
     return Panel(
         name,
@@ -130,10 +156,10 @@ WITH boxes AS (
   FROM demo.climate_data
   WHERE {where} AND "timestamp" = {_SHOWN}
   GROUP BY 1, 2
-), {_view('"time"', "place", "cells", "value")}
-SELECT "time", place, {column}, cells,
+), {_view('"time"', "place", "cells", "value")}, {_cities(cities)}
+SELECT "time", place, city, {column}, cells,
   y * $resolution AS latitude, x * $resolution AS longitude, {_SIZE}
-FROM view
+FROM {_WITH_CITY}
 ORDER BY x, y
 """,
     )
@@ -175,8 +201,8 @@ ARROWS: Final = Panel(
     "The mean wind of some cells, 16 arrows from one side to the other.",
     f"""
 WITH cells AS (
-  SELECT data['latitude'] AS latitude, data['longitude'] AS longitude,
-    data['u10'] AS u10, data['v10'] AS v10
+  SELECT "timestamp" AS "time", country, data['latitude'] AS latitude,
+    data['longitude'] AS longitude, data['u10'] AS u10, data['v10'] AS v10
   FROM demo.climate_data
   WHERE {_CHOSEN} AND "timestamp" = {_SHOWN}
     AND data['u10'] IS NOT NULL AND data['v10'] IS NOT NULL
@@ -185,12 +211,12 @@ WITH cells AS (
     1.6 * (max(latitude) - min(latitude))) / 1.6) / 10.0) AS degree
   FROM cells
 ), means AS (
-  SELECT avg(latitude) AS latitude, avg(longitude) AS longitude,
-    avg(u10) AS u10, avg(v10) AS v10
+  SELECT max("time") AS "time", max(country) AS place, avg(latitude) AS latitude,
+    avg(longitude) AS longitude, avg(u10) AS u10, avg(v10) AS v10
   FROM cells CROSS JOIN spacing
   GROUP BY floor(latitude / degree + 0.000001), floor(longitude / degree + 0.000001)
 )
-SELECT latitude, longitude, degrees(atan2(u10, v10)) AS "blows to",
+SELECT "time", place, latitude, longitude, degrees(atan2(u10, v10)) AS "blows to",
   {in_unit("wind", "sqrt(u10 * u10 + v10 * v10)")} AS "wind_$wind_name",
   5.0 + least(9.0, sqrt(u10 * u10 + v10 * v10)) AS "length"
 FROM means
@@ -215,6 +241,7 @@ SURROUNDINGS: Final = _map(
     "$value",
     'value AS "value: $variable_name"',
     "dataset = $dataset AND $area",
+    cities="",
 )
 
 _NORMAL: Final = """demo.climate_normals AS n
@@ -241,11 +268,11 @@ WITH readings AS (
     avg(r.stored - n.mean) AS difference, avg(n.deviation) AS deviation, max(n.years) AS years
   FROM readings AS r JOIN {_NORMAL}
   GROUP BY 1, 2
-), {_view('"time"', "place", "cells", "value", "difference", "deviation", "years")}
-SELECT "time", place, difference / deviation AS anomaly,
+), {_view('"time"', "place", "cells", "value", "difference", "deviation", "years")}, {_cities()}
+SELECT "time", place, city, difference / deviation AS anomaly,
   value AS "value: $variable_name", years, cells,
   y * $resolution AS latitude, x * $resolution AS longitude, {_SIZE}
-FROM view
+FROM {_WITH_CITY}
 WHERE difference IS NOT NULL AND deviation > 0.0
 ORDER BY x, y
 """,
