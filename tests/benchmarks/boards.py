@@ -36,6 +36,9 @@ TIMES = 223
 SPAN = timedelta(hours=6)
 """The narrowest range of the boards of readings: all of the million lie in it."""
 CALL_ROWS = 50_000
+DAYS = range(1, 367)
+NORMAL_CELLS = 200
+"""Cells whose normals are kept at once: a year of them has about as many rows as a call."""
 FIELDS = ("temperature", "u10", "v10", "pressure")
 UNITS = {"temperature": "degC", "u10": "m s-1", "v10": "m s-1", "pressure": "Pa"}
 REACH_MS = 250
@@ -43,7 +46,7 @@ ROUNDS = 5
 
 
 def fill(store: Store, now: datetime, cells: int = CELLS, times: int = TIMES) -> None:
-    """Readings of Germany's size up to now, normals of their days, reports, dead letters."""
+    """Readings of Germany's size up to now, normals of a year, reports, dead letters."""
     chance = np.random.default_rng(0)
     side = 65
     latitude = 47.3 + 0.1 * (np.arange(cells) // side)
@@ -76,29 +79,36 @@ def fill(store: Store, now: datetime, cells: int = CELLS, times: int = TIMES) ->
         )
         assert written == []
     store.describe([Description("era5-land/hourly", name, UNITS[name], "") for name in FIELDS])
-    days = [(now - timedelta(days=n)).timetuple().tm_yday for n in range(2)]
-    mean = chance.normal(10, 5, 2 * cells)
+    ids.sort()
+    for first in range(0, cells, NORMAL_CELLS):
+        _keep_normals(store, ids[first : first + NORMAL_CELLS], chance)
+    store.record([_report(last_ms - 5000 * n, p) for n in range(720) for p in range(4)])
+    letters = range(200)
+    store.bury([DeadLetter("era5", 0, n, last_ms, None, b"x", (), "empty", "no") for n in letters])
+    places.keep(store)
+
+
+def _keep_normals(store: Store, ids: list[str], chance: np.random.Generator) -> None:
+    """Normals of each day of a year, as `normals` makes them: one row a cell and day."""
+    rows = len(ids) * len(DAYS)
+    mean = chance.normal(10, 5, rows)
     store.keep_normals(
         Normals(
             dataset="era5-land/hourly",
             variable="temperature",
             period="1991-2020",
-            first=min(ids),
-            last=max(ids),
-            cell=ids * 2,
-            day_of_year=np.repeat(days, cells),
-            years=np.full(2 * cells, 30),
+            first=ids[0],
+            last=ids[-1],
+            cell=ids * len(DAYS),
+            day_of_year=np.repeat(DAYS, len(ids)),
+            years=np.full(rows, 30),
             mean=mean,
-            deviation=np.full(2 * cells, 3.0),
+            deviation=np.full(rows, 3.0),
             p10=mean - 4.0,
             p50=mean,
             p90=mean + 4.0,
         )
     )
-    store.record([_report(last_ms - 5000 * n, p) for n in range(720) for p in range(4)])
-    letters = range(200)
-    store.bury([DeadLetter("era5", 0, n, last_ms, None, b"x", (), "empty", "no") for n in letters])
-    places.keep(store)
 
 
 def _report(time_ms: int, partition: int) -> PipelineRow:

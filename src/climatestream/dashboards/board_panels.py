@@ -244,9 +244,12 @@ SURROUNDINGS: Final = _map(
     cities="",
 )
 
-_NORMAL: Final = """demo.climate_normals AS n
-  ON n.cell = r.cell AND n.dataset = $dataset AND n.variable = $variable
-  AND n.day_of_year = extract(doy FROM r."timestamp")"""
+_NORMAL: Final = f"""(
+  SELECT cell, mean, deviation, years
+  FROM demo.climate_normals
+  WHERE dataset = $dataset AND variable = $variable AND day_of_year = extract(doy FROM {_SHOWN})
+) AS n ON n.cell = r.cell"""
+"""Of the one day that is shown, before they are joined: there are those of a year."""
 
 ANOMALY_MAP: Final = Panel(
     "anomaly_map",
