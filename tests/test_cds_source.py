@@ -301,6 +301,7 @@ def test_key_is_read_where_cdsapi_reads_it(tmp_path: Path) -> None:
     assert (who.url, who.key, who.where) == ("https://cds.example/api", KEY, str(file))
     both = credentials({"CDSAPI_RC": str(file), "CDSAPI_KEY": "other"})
     assert (both.url, both.key) == (cds_client.URL, "other")
+    assert credentials({"CDSAPI_KEY": f" {KEY}\n"}).key == KEY, "as $(cat key) leaves it"
 
 
 @pytest.mark.parametrize(
@@ -319,6 +320,19 @@ def test_missing_key_names_the_page_to_open(tmp_path: Path, content: str | None,
         credentials({"CDSAPI_RC": str(file)})
     assert told.value.lack == "key"
     assert "c0ffee" not in str(told.value)
+
+
+@pytest.mark.parametrize("key", ["c0f\nfee", "c0f fee", "c0f\u2026fee"])
+def test_key_that_none_can_be_is_said_without_saying_it(key: str) -> None:
+    with pytest.raises(NotServed, match="has a character that no key has.*copy it again") as told:
+        credentials({"CDSAPI_KEY": key})
+    assert told.value.lack == "key"
+    assert "fee" not in str(told.value)
+
+
+def test_address_that_is_none_is_refused() -> None:
+    with pytest.raises(UsageError, match=r"address https://\[::cds/api is none"):
+        credentials({"CDSAPI_URL": "https://[::cds/api", "CDSAPI_KEY": KEY})
 
 
 def test_key_is_not_sent_unencrypted() -> None:
@@ -404,6 +418,7 @@ def test_what_can_not_be_divided_any_more_is_refused(store: FakeDataStore, cache
     with pytest.raises(NotServed, match="can't be divided: name a smaller --region") as told:
         fetched(request(store, cache, since="2025-09-02"))
     assert told.value.lack == "limit"
+    assert " for 2025-09 00:00 at once" in str(told.value)
 
 
 def test_few_requests_are_in_flight(store: FakeDataStore, cache: Cache) -> None:
@@ -509,6 +524,28 @@ def test_request_that_always_fails_is_said_in_the_services_words(
     assert len(store.jobs) == 3
 
 
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (b"<html>Bad Gateway</html>", "is text"),
+        (b"", "is empty"),
+        (b"\x89HDF\r\n\x1a\n" + bytes(100), "is damaged or cut short"),
+        (b"PK\x03\x04" + bytes(100), "is a damaged ZIP"),
+    ],
+)
+def test_answer_that_is_no_data_is_asked_for_anew_and_never_kept(
+    store: FakeDataStore, cache: Cache, content: bytes, says: str
+) -> None:
+    store.moods.files = {"data.nc": content}
+    of = request(store, cache, since="2025-09-01")
+    says = f"answer to reanalysis-era5-land for 2025-09 {says}"
+    with pytest.raises(SourceUnavailable, match=says):
+        fetched(of)
+    assert (len(store.jobs), cache.entries()) == (3, [])
+    store.moods.files = None
+    assert len(read(of)) == 2 * 24 * 6
+
+
 def test_data_that_the_service_does_not_have_is_asked_for_once(
     store: FakeDataStore, cache: Cache
 ) -> None:
@@ -599,11 +636,14 @@ def on(day: str, of: DataStoreRequest) -> DataStoreRequest:
     return replace(of, now_s=lambda: start_of(day) / 1e9)
 
 
-def test_days_that_are_not_there_yet_are_not_asked_for(store: FakeDataStore, cache: Cache) -> None:
+def test_days_that_are_not_there_yet_are_told_and_not_asked_for(
+    store: FakeDataStore, cache: Cache, capfd: pytest.CaptureFixture[str]
+) -> None:
     store.moods.newest = date(2025, 9, 1)
     got = fetched(on("2025-09-06", request(store, cache)))
     assert sorted(job.inputs["day"] for job in store.jobs.values()) == [["01"], ["30", "31"]]
     assert (got.newest, len(got.files)) == ("2025-09-01", 2)
+    assert "the Climate Data Store has era5-land/hourly up to 2025-09-01" in capfd.readouterr().err
 
 
 def test_nothing_there_yet_is_said(store: FakeDataStore, cache: Cache) -> None:

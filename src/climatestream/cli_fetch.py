@@ -70,8 +70,8 @@ def fetch(dataset_name: str, json_: bool, **select: Any) -> int:
         for file, size in zip(fetched.files, sizes, strict=True):
             click.echo(f"{file}  {_megabytes(size)}")
         click.echo(
-            f"{fetched.dataset}: {len(sizes)} files, {_megabytes(sum(sizes))}; "
-            f"{fetched.asked} requests made, {_megabytes(fetched.downloaded)} downloaded"
+            f"{fetched.dataset}: {_count(len(sizes), 'file')}, {_megabytes(sum(sizes))}; "
+            f"{_count(fetched.asked, 'request')} made, {_megabytes(fetched.downloaded)} downloaded"
         )
     return EXIT_CODE if interrupt.interrupted else 0
 
@@ -111,7 +111,7 @@ def list_cache(cache: str | None, cache_size: str, json_: bool) -> int:
             f"{asked.collection}  {asked.label}  {_state(entry)}"
         )
     click.echo(
-        f"{opened.folder}: {len(entries)} entries, {_megabytes(total)} of at most "
+        f"{opened.folder}: {_entries(len(entries))}, {_megabytes(total)} of at most "
         f"{_megabytes(opened.size)}"
     )
     return 0
@@ -149,7 +149,7 @@ def clear_cache(
         click.echo(orjson.dumps({"removed": len(removed), "bytes": size, "in_use": busy}))
     else:
         stayed = f"; {busy} in use stayed" if busy else ""
-        click.echo(f"removed {len(removed)} entries, {_megabytes(size)}{stayed}")
+        click.echo(f"removed {_entries(len(removed))}, {_megabytes(size)}{stayed}")
     return 0
 
 
@@ -177,5 +177,13 @@ def _state(entry: Entry) -> str:
     return "asked for" if entry.asked.request_id else "not asked for"
 
 
+def _entries(number: int) -> str:
+    return f"{number:,} {'entry' if number == 1 else 'entries'}"
+
+
+def _count(number: int, of: str) -> str:
+    return f"{number:,} {of}{'' if number == 1 else 's'}"
+
+
 def _megabytes(size: int) -> str:
-    return f"{size / 1e6:,.1f} MB"
+    return f"{size / 1e6:,.1f} MB" if size >= 1e5 or size == 0 else f"{size / 1e3:,.1f} kB"

@@ -115,7 +115,7 @@ def headers(service: str, environment: Mapping[str, str] | None = None) -> dict[
     if service == "arco":
         return {"Authorization": f"Bearer {credentials(said).key}"}
     host = urlsplit(base_url("edh", said)).hostname or ""
-    token = said.get(EDH_KEY) or _token_of_netrc(host, said)
+    token = (said.get(EDH_KEY) or "").strip() or _token_of_netrc(host, said)
     if not token:
         raise NotServed(
             "key",

@@ -88,6 +88,8 @@ class DataStoreRequest:
     def fetch(self, kept: ExitStack) -> Fetched:
         """Have all answers in the cache; they stay there until `kept` is closed.
 
+        Says up to when there are values, where later ones are asked for.
+
         Raises
         ------
         NotServed, SourceError, SourceUnavailable
@@ -116,6 +118,8 @@ class DataStoreRequest:
             there = [file for file in files if file is not None]
             if len(there) == len(files):
                 times = tuple(self.cache.asked_at_s(key) for key in keys)
+                if fetch.newest is not None:
+                    say(f"the Climate Data Store has {dataset} up to {fetch.newest}")
                 return Fetched(dataset, tuple(there), times, asked, downloaded, fetch.newest)
         raise SourceError(
             f"the cache {self.cache.folder} loses answers as fast as they come: give it more room "
@@ -187,8 +191,6 @@ class DataStoreSource:
                     f"preliminary: those from {time_text(dated.from_ns)} on are taken for it, by "
                     "their date"
                 )
-            if fetched.newest is not None:
-                say(f"the Climate Data Store has {fetched.dataset} up to {fetched.newest}")
         except BaseException:
             self._kept.close()
             raise

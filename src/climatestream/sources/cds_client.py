@@ -104,6 +104,7 @@ def credentials(environment: Mapping[str, str] = os.environ) -> Credentials:
         said = _rc_file(path.expanduser())
         key, url = said.get("key"), url or said.get("url")
         where = str(path)
+    key = (key or "").strip()
     if not key:
         raise NotServed(
             "key",
@@ -116,8 +117,19 @@ def credentials(environment: Mapping[str, str] = os.environ) -> Credentials:
             f"the key in {where} is of the Data Store that was switched off in 2024 "
             f"(user:key): open {PROFILE} and copy the new one, which has no colon",
         )
-    url = (url or URL).rstrip("/").removesuffix("/v2")
-    parts = urlsplit(url)
+    if not re.fullmatch(r"[!-~]+", key):
+        raise NotServed(
+            "key",
+            f"the key in {where} has a character that no key has, such as a space or a line break: "
+            f"open {PROFILE} and copy it again",
+        )
+    url = (url or URL).strip().rstrip("/").removesuffix("/v2")
+    try:
+        parts = urlsplit(url)
+    except ValueError as error:
+        raise UsageError(
+            f"the Data Store's address {url} is none ({error}): {URL} is the Climate Data Store's"
+        ) from error
     if parts.scheme != "https" and parts.hostname not in {"127.0.0.1", "localhost", "::1"}:
         raise UsageError(
             f"the Data Store's address {url} would send the key unencrypted, expected https: "
@@ -409,7 +421,7 @@ class DataStore:
     ) -> SourceError | SourceUnavailable:
         """What an answer that is an error means."""
         status, title, detail = _said(response)
-        words = self._scrubbed(" ".join(filter(None, [title, detail])) or f"status {status}")
+        words = self._scrubbed(": ".join(filter(None, [title, detail])) or f"status {status}")
         if status in BUSY:
             wait_s = retry_after_s(response)
             self._quiet_until_s = time.monotonic() + (wait_s or 0.0)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, timedelta
@@ -18,7 +18,7 @@ from datetime import time as day_time
 from functools import partial
 from typing import TYPE_CHECKING, Final, TypeVar
 
-from climatestream.errors import NotServed, SourceUnavailable
+from climatestream.errors import NotServed, SourceError, SourceUnavailable
 from climatestream.sources import cds_client
 from climatestream.sources.cache import Asked, Cache, Slot
 from climatestream.sources.cds_client import (
@@ -31,7 +31,7 @@ from climatestream.sources.cds_client import (
     TooLarge,
 )
 from climatestream.sources.download import download
-from climatestream.sources.locate import kind_of
+from climatestream.sources.locate import Kind, opened_kind
 from climatestream.sources.preliminary import final_before_ns
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ TRIES: Final = 3
 
 DAY_S: Final = 86_400.0
 
-SUFFIXES: Final = {"zip": ".zip", "grib": ".grib", "netcdf": ".nc"}
+SUFFIXES: Final[Mapping[Kind, str]] = {"zip": ".zip", "grib": ".grib", "netcdf": ".nc"}
 
 
 @dataclass(frozen=True)
@@ -449,9 +449,13 @@ class Fetch:
                 now = slot.part.stat().st_size if slot.part.exists() else 0
                 failures = 0 if now > before else failures + (error.retry_after_s is None)
                 self._again(error, failures)
-        with slot.part.open("rb") as file:
-            kind = kind_of(file.read(8))
-        slot.complete(asked, ask.collection + SUFFIXES.get(kind or "", ".nc"))
+        try:
+            kind = opened_kind(
+                slot.part, f"the Climate Data Store's answer to {ask.collection} for {ask.label}"
+            )
+        except SourceError as error:
+            raise Failed(str(error)) from error
+        slot.complete(asked, ask.collection + SUFFIXES[kind])
 
     def _stale(self, asked: Asked) -> bool:
         """Whether an answer was fetched while its values were preliminary, and are final now."""

@@ -128,11 +128,12 @@ class Ask:
             first, second = values[:middle], values[middle:]
             if name == "day":
                 return self.on_days(first), self.on_days(second)
+            whole = self.label.removesuffix(f" {values[0]}..")
             one, two = (
                 replace(
                     self,
                     inputs={**self.inputs, name: part},
-                    label=f"{self.label} {part[0]}" + (".." if len(part) > 1 else ""),
+                    label=f"{whole} {part[0]}" + (".." if len(part) > 1 else ""),
                 )
                 for part in (first, second)
             )

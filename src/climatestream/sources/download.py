@@ -47,6 +47,7 @@ def download(url: str, part: Path, size: int, received: Callable[[int, int], obj
     if have > size:
         have = 0
     if have == size:
+        part.touch()
         received(0, size)
         return
     headers = {"Accept-Encoding": "identity"}

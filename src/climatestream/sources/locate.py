@@ -8,6 +8,7 @@ from __future__ import annotations
 import glob
 import os
 import tempfile
+import zipfile
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Self
@@ -218,19 +219,40 @@ def _denied(path: str) -> SourceError:
     return SourceError(f"{path} may not be read by this user: give read permission (chmod a+r)")
 
 
-def _kind(path: Path, named: bool) -> Kind | None:
+def opened_kind(path: Path, label: str) -> Kind:
+    """What a file is that can be opened as such; nothing of its values is read.
+
+    Raises
+    ------
+    SourceError
+        It is none that can be read, or damaged at its head.
+    """
+    kind = _kind(path, named=True, label=label) or "netcdf"
+    if kind == "zip" and not zipfile.is_zipfile(path):
+        raise SourceError(f"{label} is a damaged ZIP: get it again")
+    if kind == "netcdf":
+        opened = Opened()
+        try:
+            netcdf.format_of(path, label, opened)
+        finally:
+            opened.close()
+    return kind
+
+
+def _kind(path: Path, named: bool, label: str = "") -> Kind | None:
     """What a file is; None where it may be skipped."""
+    label = label or str(path)
     try:
         if not path.is_file():
             if named:
-                raise SourceError(f"{path} is no file: {EXPECTED}")
+                raise SourceError(f"{label} is no file: {EXPECTED}")
             return None
         with path.open("rb") as file:
             head = file.read(8)
     except PermissionError as error:
-        raise _denied(str(path)) from error
+        raise _denied(label) from error
     except OSError as error:
-        raise SourceError(f"{path} can't be read: {error.strerror}") from error
+        raise SourceError(f"{label} can't be read: {error.strerror}") from error
     kind = kind_of(head)
     if kind is None and (named or path.suffix.lower() in SUFFIXES):
         what = next(
@@ -240,5 +262,5 @@ def _kind(path: Path, named: bool) -> Kind | None:
             what = OTHERS[b""]
         elif not what:
             what = f"begins with {head!r}"
-        raise SourceError(f"{path} {what}: {EXPECTED}")
+        raise SourceError(f"{label} {what}: {EXPECTED}")
     return kind
