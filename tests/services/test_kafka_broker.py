@@ -114,6 +114,9 @@ class TestNextGenerationGroups(Promises):
     test_a_group_goes_on_from_what_was_committed = (
         BrokerTests.test_a_group_goes_on_from_what_was_committed
     )
+    test_a_partition_given_up_while_it_was_paused_delivers_when_it_comes_back = (
+        BrokerTests.test_a_partition_given_up_while_it_was_paused_delivers_when_it_comes_back
+    )
     test_a_group_may_begin_at_the_latest = BrokerTests.test_a_group_may_begin_at_the_latest
 
     @pytest.fixture

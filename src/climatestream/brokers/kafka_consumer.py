@@ -341,8 +341,9 @@ class KafkaConsumer:
     def _take_over(self, client: Consumer, places: list[TopicPartition]) -> None:
         client.incremental_assign(places)
         silent = [p for p in places if self._quiet or p.partition in self._paused]
-        if silent:
-            client.pause(silent)
+        client.pause(silent)
+        # librdkafka keeps a partition paused that was given up while it was, and comes back
+        client.resume([p for p in places if p not in silent])
         self._assigned.update(dict.fromkeys(map(_number, places)))
         LOGGER.info("group %s: given partitions %s", self._group, sorted(map(_number, places)))
 

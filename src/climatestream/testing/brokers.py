@@ -409,6 +409,20 @@ class BrokerTests:
             rest = self.take_all(consumer, len(everything) - len(others))
             assert rest == [message for message in everything if message.partition == paused]
 
+    def test_a_partition_given_up_while_it_was_paused_delivers_when_it_comes_back(
+        self, broker: Broker
+    ) -> None:
+        """What was paused of it goes with it."""
+        with broker.consumer("g") as first:
+            self.settle(broker, first)
+            first.pause(set(broker.committed("g")))
+            with broker.consumer("g") as second:
+                self.settle(broker, first, second)
+                first.pause(())
+            self.settle(broker, first)
+            self.publish(broker, numbered(80))
+            assert values(self.take_all(first, 80)) == numbered(80)
+
     def test_high_water_is_the_offset_after_the_newest_message(self, broker: Broker) -> None:
         """By assigned partition; zero where there is none."""
         with broker.consumer("g") as consumer:
