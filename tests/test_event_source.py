@@ -497,6 +497,25 @@ def test_a_destination_that_takes_nothing_holds_the_partition() -> None:
     assert len(kept.places) == 10
 
 
+def test_latency_is_that_of_what_is_done_and_to_the_answer_by_which_it_is() -> None:
+    world, kept = World(partitions=1), Kept()
+    world.publish(10)
+    (published_ms,) = {at for block in world.broker.read() for at in block.published_at_ms}
+    now = [published_ms]
+    scripted = Scripted(poison((0, 3)))
+
+    def slow(event: bytes) -> Outcome:
+        now[0] += 400
+        return scripted(event)
+
+    mapping = replace(QUICK, retries=0, bisect=True)
+    counted = world.deliver(slow, mapping, kept, clock_ms=lambda: now[0]).counted
+    assert kept.places == [(0, 3)]
+    assert sum(counted.latencies.counts.values()) == counted.delivered == 9
+    assert counted.latencies.counts[500.0] == 0
+    assert counted.latencies.sum_ms > 9 * 400
+
+
 # ------------------------------------------------------------------------ stop and restart
 
 

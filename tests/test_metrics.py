@@ -5,6 +5,7 @@ A scrape sees the newest counts, and nothing of the process but them.
 
 from __future__ import annotations
 
+import math
 import socket
 import urllib.request
 from collections.abc import Mapping
@@ -14,6 +15,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from climatestream import metrics
+from climatestream.aws.event_source import Counted
 from climatestream.errors import StoreUnavailable, UsageError
 from climatestream.ingest import Report
 from climatestream.meter import LATENCY_MS, Meter
@@ -60,15 +62,15 @@ def port() -> int:
 
 
 def scrape(port: int) -> Mapping[str, float]:
-    """By name of a sample, and the bound of a bucket, its value."""
+    """By name of a sample, and the bound of a bucket or the condition, its value."""
     with urllib.request.urlopen(f"http://{HOST}:{port}/metrics", timeout=10) as answer:
         text = answer.read().decode()
     samples = [s for family in text_string_to_metric_families(text) for s in family.samples]
-    return {sample.name + sample.labels.get("le", ""): sample.value for sample in samples}
+    return {sample.name + "".join(sample.labels.values()): sample.value for sample in samples}
 
 
 def test_counters_are_what_the_meter_has_counted_so_far(meter: Meter, port: int) -> None:
-    with metrics.served(meter, port, HOST):
+    with metrics.served(metrics.MeterCollector(meter), port, HOST):
         before = scrape(port)
         meter.saw(
             [block(0, 0, [5] * 10)], Report(stored=7, too_old={("t", 0): 2}, dead=[letter(3)]), 0.25
@@ -85,7 +87,7 @@ def test_counters_are_what_the_meter_has_counted_so_far(meter: Meter, port: int)
 def test_event_to_stored_is_a_histogram_in_seconds(meter: Meter, port: int) -> None:
     """A bucket counts what is not above its bound, and so all that the smaller ones count."""
     meter.saw([block(0, 0, [-3, 5, 6, 100, 101, 90_000])], Report(stored=6), 0.1)
-    with metrics.served(meter, port, HOST):
+    with metrics.served(metrics.MeterCollector(meter), port, HOST):
         found = scrape(port)
     name = "climatestream_event_to_stored_seconds"
     buckets = {
@@ -101,21 +103,44 @@ def test_event_to_stored_is_a_histogram_in_seconds(meter: Meter, port: int) -> N
 
 
 def test_lag_is_not_a_number_until_it_is_known(meter: Meter, port: int) -> None:
-    with metrics.served(meter, port, HOST):
+    with metrics.served(metrics.MeterCollector(meter), port, HOST):
         assert scrape(port)["climatestream_lag_messages"] != 0
         meter.lag = 20
         assert scrape(port)["climatestream_lag_messages"] == 20
 
 
+def test_a_mapping_says_what_it_has_counted(port: int) -> None:
+    """What says the same as a worker's has the worker's name."""
+    counted, lag = Counted(), [None, 12]
+    collector = metrics.MappingCollector(counted, lambda: 3, lambda: lag.pop(0))
+    with metrics.served(collector, port, HOST):
+        before = scrape(port)
+        counted.delivered, counted.invocations, counted.errors, counted.partial = 900, 10, 2, 1
+        counted.retries, counted.batch_records, counted.batch_ms = 3, 100, 250.0
+        counted.discarded["RetryAttemptsExhausted"] = 4
+        counted.latencies.add(80, 900)
+        after = {name.removeprefix("climatestream_"): n for name, n in scrape(port).items()}
+    assert before["climatestream_delivered_total"] == 0
+    assert math.isnan(before["climatestream_lag_messages"])
+    names = ("delivered", "invocations", "invocation_errors", "partial_failures", "retries")
+    assert [after[f"{name}_total"] for name in names] == [900, 10, 2, 1, 3]
+    assert after["cold_starts_total"] == 3
+    assert after["discarded_totalRetryAttemptsExhausted"] == 4
+    assert after["lag_messages"] == 12
+    assert (after["batch_rows"], after["batch_seconds"]) == (100, 0.25)
+    assert after["event_to_stored_seconds_bucket0.05"] == 0
+    assert after["event_to_stored_seconds_bucket0.1"] == 900
+
+
 def test_only_our_own_metrics_are_served(meter: Meter, port: int) -> None:
     """None of the process or of another meter: what is there is documented."""
-    with metrics.served(meter, port, HOST):
+    with metrics.served(metrics.MeterCollector(meter), port, HOST):
         assert {name.split("_")[0] for name in scrape(port)} == {"climatestream"}
 
 
 def test_metrics_are_served_on_the_address_that_was_named_alone(meter: Meter, port: int) -> None:
     with (
-        metrics.served(meter, port, HOST),
+        metrics.served(metrics.MeterCollector(meter), port, HOST),
         pytest.raises(ConnectionRefusedError),
     ):
         socket.create_connection(("127.0.0.2", port), timeout=5).close()
@@ -123,7 +148,7 @@ def test_metrics_are_served_on_the_address_that_was_named_alone(meter: Meter, po
 
 def test_the_port_is_free_again_afterwards(meter: Meter, port: int) -> None:
     for _ in range(2):
-        with metrics.served(meter, port, HOST):
+        with metrics.served(metrics.MeterCollector(meter), port, HOST):
             assert scrape(port)
 
 
@@ -132,6 +157,6 @@ def test_a_port_that_is_taken_is_wrong_usage_with_the_next_step(meter: Meter) ->
         port = taken.getsockname()[1]
         with (
             pytest.raises(UsageError, match=f"{HOST}:{port}.*--metrics-port"),
-            metrics.served(meter, port, HOST),
+            metrics.served(metrics.MeterCollector(meter), port, HOST),
         ):
             pass

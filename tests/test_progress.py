@@ -7,7 +7,9 @@ import pty
 import re
 import subprocess
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import orjson
 import pytest
@@ -102,6 +104,20 @@ def test_a_log_for_machines_has_json_lines(capfd: pytest.CaptureFixture[str]) ->
     assert said["message"] == "progress"
     assert said["stored"] == 7
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", said["time"])
+
+
+@pytest.mark.parametrize("fields", [None, lambda: {"delivered": 3}])
+def test_what_is_said_without_a_bar_is_json_too(
+    capfd: pytest.CaptureFixture[str], fields: Callable[[], dict[str, Any]] | None
+) -> None:
+    configure("json")
+    try:
+        with progress.Spinner(lambda: "3 delivered", fields):
+            said = orjson.loads(shown(capfd))
+    finally:
+        configure("text")
+    assert said["message"] == ("3 delivered" if fields is None else "progress")
+    assert said.get("delivered") == (None if fields is None else 3)
 
 
 def test_a_log_line_tells_its_exception() -> None:

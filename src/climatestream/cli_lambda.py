@@ -93,6 +93,8 @@ def _given(table: tuple[tuple[str, Any, str], ...], properties: dict[str, Any]) 
 @click.option("--until-caught-up", is_flag=True, help="End when all there is now is done.")
 @setting("dataset")
 @setting("keep")
+@setting("metrics-port", type=click.IntRange(0, 65535))
+@setting("metrics-host")
 @setting("log-format", type=click.Choice(["text", "json"]))
 @as_json
 @example(
@@ -112,6 +114,8 @@ def lambda_(
     until_caught_up: bool,
     dataset: str | None,
     keep: str | None,
+    metrics_port: int | None,
+    metrics_host: str,
     log_format: str,
     json_: bool,
     **properties: Any,
@@ -169,5 +173,7 @@ def lambda_(
             mapping=mapping,
             function=function,
             until_caught_up=until_caught_up,
+            metrics_port=metrics_port,
+            metrics_host=metrics_host,
         )
         return end(run.run(invoke, interrupt, alone=in_process), json_, interrupt)

@@ -89,7 +89,8 @@ class Worker:
             consumer = stack.enter_context(self.broker.consumer(self.group, self.start))
             meter = stack.enter_context(Meter(self.store, self.broker.topic, consumer.high_water))
             if self.metrics_port is not None:
-                stack.enter_context(metrics.served(meter, self.metrics_port, self.metrics_host))
+                collector = metrics.MeterCollector(meter)
+                stack.enter_context(metrics.served(collector, self.metrics_port, self.metrics_host))
             stack.enter_context(Progress(meter, None))
             work(
                 consumer,

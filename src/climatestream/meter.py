@@ -30,6 +30,20 @@ LATENCY_MS = (5.0, 10.0, 25.0, 50.0, 100.0, 250.0, 500.0, 1e3, 2.5e3, 5e3, 1e4, 
 """Upper bounds of the histogram of event to stored [ms]."""
 
 
+class Latencies:
+    """How long messages took, counted by `LATENCY_MS`: a histogram since the start."""
+
+    def __init__(self) -> None:
+        self.counts: Counter[float] = Counter()
+        """Messages by the smallest bound that their latency does not exceed."""
+        self.sum_ms = 0.0
+
+    def add(self, latency_ms: float, count: int = 1) -> None:
+        """Count messages of one latency."""
+        self.counts[LATENCY_MS[bisect.bisect_left(LATENCY_MS, latency_ms)]] += count
+        self.sum_ms += latency_ms * count
+
+
 @dataclass
 class _Window:
     """What was done with one partition since the last row."""
@@ -85,9 +99,8 @@ class Meter(Counts):
         self._high_water = high_water
         self._clock_ms = clock_ms
         self._instance = f"{socket.gethostname()}:{os.getpid()}"
-        self.latency_ms: Counter[float] = Counter()
-        """Messages by the smallest of `LATENCY_MS` that their event to stored does not exceed."""
-        self.latency_sum_ms = 0.0
+        self.latencies = Latencies()
+        """From a message's time to the store's answer."""
         self._windows: dict[int, _Window] = {}
         self._unwritten: list[PipelineRow] = []
         self._lock = threading.Lock()
@@ -135,9 +148,7 @@ class Meter(Counts):
                 for published_at_ms, count in Counter(block.published_at_ms).items():
                     latency_ms = now_ms - published_at_ms
                     window.latency_ms[latency_ms] += count
-                    place = bisect.bisect_left(LATENCY_MS, latency_ms)
-                    self.latency_ms[LATENCY_MS[place]] += count
-                    self.latency_sum_ms += latency_ms * count
+                    self.latencies.add(latency_ms, count)
 
     def failed(self, messages: Sequence[Messages], error: Transient) -> None:
         """Count a failure that will be tried again."""

@@ -153,10 +153,21 @@ def say(sentence: str) -> None:
 
 
 class Spinner:
-    """Says what a command is doing while it can't say how far it is."""
+    """Says what a command is doing while it can't say how far it is.
 
-    def __init__(self, said: Callable[[], str]) -> None:
+    Parameters
+    ----------
+    said
+        What it does, in a line.
+    fields
+        The same for a log that machines read; None: they get the line.
+    """
+
+    def __init__(
+        self, said: Callable[[], str], fields: Callable[[], dict[str, Any]] | None = None
+    ) -> None:
         self._said = said
+        self._fields = fields
         self._end = threading.Event()
         self._thread = threading.Thread(target=self._show, name="progress", daemon=True)
 
@@ -172,11 +183,19 @@ class Spinner:
         console = Console(stderr=True)
         if self._end.wait(FIRST_S):
             return
-        if not console.is_terminal:
+        if LOGGER.isEnabledFor(logging.INFO) or not console.is_terminal:
             while True:
-                print(self._said(), file=sys.stderr, flush=True)
+                self._show_line()
                 if self._end.wait(LINES_S):
                     return
         with console.status(self._said()) as status:
             while not self._end.wait(TERMINAL_S):
                 status.update(self._said())
+
+    def _show_line(self) -> None:
+        if not LOGGER.isEnabledFor(logging.INFO):
+            print(self._said(), file=sys.stderr, flush=True)
+        elif self._fields is None:
+            LOGGER.info(self._said())
+        else:
+            LOGGER.info("progress", extra={FIELDS: self._fields()})

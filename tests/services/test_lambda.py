@@ -11,6 +11,7 @@ import json
 import math
 import os
 import platform
+import re
 import shutil
 import signal
 import sys
@@ -22,6 +23,8 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
+from urllib.error import URLError
+from urllib.request import urlopen
 
 import orjson
 import psutil
@@ -50,6 +53,7 @@ from tests.services.faults import (
     simulated,
     until,
 )
+from tests.services.kafka import free_ports
 from tests.services.kafka_server import Kafka, new_topic
 
 ROOT: Final = Path(__file__).resolve().parents[2]
@@ -314,11 +318,30 @@ def test_every_command_of_the_page_does_what_it_says(
 def test_what_is_deployed_takes_a_topic_to_the_store(
     mapped: Callable[[Topic], Mapped], poison: Topic
 ) -> None:
+    """And says so: in metrics on 127.0.0.1, in a log for machines, and at the end."""
     here = mapped(poison)
-    done = here.deliver(plain=True)
+    port = free_ports(1)
+    log = ("--log-format", "json", "--log", str(here.folder / "function.log"))
+    command = here.start("--metrics-port", str(port), *log, plain=True)
+
+    def metric(name: str) -> float:
+        with suppress(URLError), urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
+            text = answer.read().decode()
+            found = re.search(rf"^climatestream_{name} (\S+)$", text, re.MULTILINE)
+            return float(found[1]) if found else math.nan
+        return math.nan
+
+    until(lambda: metric("delivered_total") == poison.messages, "all is done")
+    until(lambda: metric("lag_messages") == 0, "it has seen so")
+    assert metric("event_to_stored_seconds_count") == poison.messages
+    assert metric("cold_starts_total") >= 1
+    command.interrupt(signal.SIGINT)
+    done = command.ended(130)
     assert done["delivered"] == poison.messages
     assert done["errors"] == done["partial_failures"] == done["discarded"] == 0
     assert 1 <= done["cold_starts"] <= 5
+    lines = [orjson.loads(line) for line in command.errors().splitlines()]
+    assert any(line["message"] == "progress" and "delivered" in line for line in lines)
     here.prove()
 
 

@@ -51,6 +51,7 @@ from climatestream.aws.mapping_event import PAYLOAD_BYTES, EventSource, Record, 
 from climatestream.aws.mapping_settings import EventSourceMapping
 from climatestream.errors import Transient
 from climatestream.logs import LOGGER
+from climatestream.meter import Latencies
 from climatestream.model import Messages
 from climatestream.patience import FIRST_WAIT_S, LONGEST_WAIT_S, patiently
 from climatestream.ports import Consumer
@@ -87,6 +88,8 @@ class Counted:
         """Records of the newest batch."""
         self.batch_ms = 0.0
         """Time in which it was answered [ms]."""
+        self.latencies = Latencies()
+        """From the time of a record to the answer by which it is done."""
         self.trouble: str | None = None
         """Why something is tried again; None while all is well."""
 
@@ -340,9 +343,9 @@ class EventPollers:
             outcome = self._send(event, len(records))
             invocations += 1
             verdict = judge(outcome, records, partial=self._mapping.partial, again=self._again)
-            self._count(outcome, verdict.invalid, len(verdict.failed), len(records))
             failed = {(record.place, record.offset) for record in verdict.failed}
             done = [record for record in records if (record.place, record.offset) not in failed]
+            self._count(outcome, verdict.invalid, len(verdict.failed), done)
             self._resolve(done, owners)
             records = verdict.failed
             if not records:
@@ -372,11 +375,17 @@ class EventPollers:
             self.counted.batch_ms = 1000 * (time.monotonic() - began)
         return outcome
 
-    def _count(self, outcome: Outcome, invalid: str | None, failed: int, sent: int) -> None:
+    def _count(
+        self, outcome: Outcome, invalid: str | None, failed: int, done: Sequence[Record]
+    ) -> None:
         counted, error = self.counted, outcome.error
+        now_ms = self._clock_ms()
+        times_ms = Counter(record.timestamp_ms for record in done)
         with self._changed:
             counted.invocations += 1
-            counted.delivered += sent - failed
+            counted.delivered += len(done)
+            for time_ms, count in times_ms.items():
+                counted.latencies.add(now_ms - time_ms, count)
             counted.trouble = None
             if error is not None:
                 counted.errors += 1
@@ -386,7 +395,9 @@ class EventPollers:
                 counted.trouble = f"the function's answer was not understood: {invalid}"
             elif failed:
                 counted.partial += 1
-                counted.trouble = f"the function reports {failed} of {sent} records as failed"
+                counted.trouble = (
+                    f"the function reports {failed} of {failed + len(done)} records as failed"
+                )
         if counted.trouble is not None:
             LOGGER.info("%s (%s)", counted.trouble, outcome.request_id)
 

@@ -112,6 +112,13 @@ class KafkaBroker:
         partitions = self._admin.partitions()
         return dict.fromkeys(partitions, 0) | self._admin.committed(group, partitions)
 
+    def lag(self, group: str) -> int:
+        """Messages of the topic that a group has not done; those that are gone do not count."""
+        partitions = self._admin.partitions()
+        begins, ends = self._admin.begins(partitions, "earliest"), self._admin.ends(partitions)
+        done = begins | self._admin.committed(group, partitions)
+        return sum(max(0, end - max(done[n], begins[n])) for n, end in ends.items())
+
     def has_committed(self, group: str) -> bool:
         """Whether a group has an offset in the topic: then `start` no longer counts."""
         return bool(self._admin.committed(group, self._admin.partitions()))
