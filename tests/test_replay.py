@@ -12,7 +12,7 @@ import pytest
 
 from climatestream import replay
 from climatestream.codec import END_NS
-from climatestream.errors import UsageError
+from climatestream.errors import SourceError, UsageError
 from climatestream.model import Batch, Cells, Slice
 from climatestream.region import parse_region
 from climatestream.replay import Clock, Pace, demo, paced
@@ -349,12 +349,18 @@ def test_a_wait_that_is_stopped_gives_nothing() -> None:
         assert len(source.begun) == 1
 
 
+@pytest.mark.parametrize("pace", [Pace(), Pace(rate_per_s=1.0), Pace(loop=True, shift_to_now=True)])
+def test_times_without_a_single_reading_are_an_error_that_names_them(pace: Pace) -> None:
+    """The sea of ERA5-Land: a success that has stored nothing would hide it."""
+    with pytest.raises(SourceError, match="every value that is asked for is missing.* --region"):
+        list(paced(FakeSource(rows=()), pace, FakeClock()))
+    with pytest.raises(SourceError, match="of era5-land/hourly at 2"):
+        list(demo(FakeSource(rows=()), FakeClock(), lambda: True))
+
+
 def test_slices_that_are_all_empty_can_be_stopped() -> None:
-    """A source may hold times but no readings: repeating it is no prison."""
-    clock = FakeClock(stop_ns=NOW + 20 * S)
+    clock = FakeClock(stop_ns=NOW + S)
     assert list(paced(FakeSource(rows=()), Pace(loop=True, shift_to_now=True), clock)) == []
-    clock = FakeClock(stop_ns=NOW + 20 * S)
-    assert list(demo(FakeSource(rows=()), clock, lambda: True)) == []
 
 
 def test_the_real_clock_waits_and_is_stopped_at_once() -> None:

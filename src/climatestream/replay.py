@@ -13,10 +13,11 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from climatestream.codec import END_NS
-from climatestream.errors import UsageError
+from climatestream.errors import SourceError, UsageError
 from climatestream.ingest import ORIGINAL_TIME
 from climatestream.model import NS_PER_MS, Batch, Slice
 from climatestream.ports import Source
+from climatestream.sources.selection import time_text
 
 NS_PER_S = 1_000_000_000
 
@@ -82,6 +83,8 @@ def paced(source: Source, pace: Pace, clock: Clock) -> Iterator[Batch]:
     ------
     UsageError
         `loop` without `shift_to_now` for readings that have a time of their own.
+    SourceError
+        All slices were read, and there is not one reading in them.
     """
     slices = source.slices()
     if pace.loop and not pace.shift_to_now and any(not _made_up(s.dataset) for s in slices[:1]):
@@ -100,6 +103,11 @@ def demo(source: Source, clock: Clock, caught_up: Callable[[], bool]) -> Iterato
     slice that is due comes in between. A slice too large for a second makes the interval longer,
     never a queue: once the two minutes are published, the next slice waits until `caught_up` says
     that what was published is stored.
+
+    Raises
+    ------
+    SourceError
+        There is not one reading in the two minutes.
     """
     slices = source.slices()
     if not slices:
@@ -117,6 +125,8 @@ def demo(source: Source, clock: Clock, caught_up: Callable[[], bool]) -> Iterato
         for batch in _read(source, _slice(slices, newest - back), clock):
             readings += len(batch)
             yield _stamped(batch, start_ns - back * NS_PER_S)
+    if not readings and not clock.stop.is_set():
+        raise _no_reading(slices)
     for number in numbers:
         while not caught_up() and not clock.stop.is_set():
             clock.wait_until(clock.now_ns() + NS_PER_S // 100)
@@ -137,6 +147,7 @@ def _scheduled(
     due_ns = clock.now_ns()
     stamp_ns = 0
     before: Slice | None = None
+    some = False
     for number in itertools.count() if pace.loop and slices else range(len(slices)):
         slice_ = _slice(slices, number)
         if number >= len(slices) and slice_.time_ns >= END_NS and not pace.shift_to_now:
@@ -154,7 +165,18 @@ def _scheduled(
         if clock.stop.is_set():
             return
         for batch in _read(source, slice_, clock):
+            some = True
             yield _stamped(batch, stamp_ns) if pace.shift_to_now else batch
+        if number == len(slices) - 1 and not some and not clock.stop.is_set():
+            raise _no_reading(slices)
+
+
+def _no_reading(slices: Sequence[Slice]) -> SourceError:
+    return SourceError(
+        f"of {slices[0].dataset} at {time_text(slices[0].time_ns)} to "
+        f"{time_text(slices[-1].time_ns)} every value that is asked for is missing: ERA5-Land has "
+        "none at sea, so look at --region, and at what `climatestream inspect` says of files"
+    )
 
 
 def _slice(slices: Sequence[Slice], number: int) -> Slice:
