@@ -261,6 +261,29 @@ def test_an_archive_that_stays_away_is_unavailable(zarr_server: ZarrServer) -> N
         pass
 
 
+def test_what_is_asked_for_beside_what_fails_is_given_up(zarr_server: ZarrServer) -> None:
+    """An answer that comes while Python ends would be printed, or end it with a signal."""
+    opened = source("edh:era5-land/hourly", selection("2025-09-26", "2025-09-26", region="DEU"))
+    with opened:
+        zarr_server.faults.append(Fault("t2m/c/0/1", 403, times=1))
+        zarr_server.delay_s = 3.0
+        with pytest.raises(NotServed, match="does not take the key"):
+            everything(opened)
+        assert opened.traffic.asking
+    assert not opened.traffic.asking
+
+
+def test_what_an_archive_has_not_yet_is_told(zarr_server: ZarrServer) -> None:
+    for spec in ("arco:era5-land/hourly", "edh:era5-land/hourly"):
+        said: list[str] = []
+        with source(spec, selection("2025-10-04", "2025-10-06"), said) as opened:
+            assert len(opened.slices()) == 24
+        assert said[-1].endswith("has era5-land/hourly up to 2025-10-04T23:00:00Z")
+    whole: list[str] = []
+    with source("arco:era5-land/hourly", selection("2025-10-04", "2025-10-04"), whole):
+        assert len(whole) == 1
+
+
 def test_a_chunk_that_stays_damaged_is_named(zarr_server: ZarrServer) -> None:
     with source("edh:era5-land/hourly", selection("2025-09-26", "2025-09-26")) as opened:
         zarr_server.faults.append(Fault("t2m/c/", "damage"))

@@ -192,7 +192,6 @@ def _handler(archive: ZarrServer) -> Callable[..., BaseHTTPRequestHandler]:
                 archive.paths.append(self.path)
                 archive.at_once += 1
                 archive.most_at_once = max(archive.most_at_once, archive.at_once)
-            time.sleep(archive.delay_s)
             try:
                 self._answer()
             finally:
@@ -201,6 +200,8 @@ def _handler(archive: ZarrServer) -> Callable[..., BaseHTTPRequestHandler]:
 
         def _answer(self) -> None:
             fault = archive.fault_of(self.path)
+            if fault is None:
+                time.sleep(archive.delay_s)
             file = archive.folder / self.path.lstrip("/")
             if self.headers.get("Authorization") not in archive.keys:
                 self._send(401, b"no key")

@@ -6,13 +6,15 @@ tries again what fails, and keeps connections open: docs/decisions/zarr.md.
 
 from __future__ import annotations
 
+import asyncio
 import math
 import tempfile
 import time
 import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final
 
@@ -34,6 +36,9 @@ CONCURRENT: Final = 16
 
 BLOCKS: Final = 2
 """Blocks of an array that are kept: a window may lie across two."""
+
+GIVE_UP_S: Final = 2.0
+"""How long it is waited for requests that are given up [s]; a moment will do."""
 
 TRIES: Final = 3
 """How often a read is tried whose chunk came cut short, after obstore's own tries."""
@@ -77,6 +82,34 @@ class Traffic:
     requests: int = 0
     size: int = 0
     """Of the answers [bytes], compressed as they come."""
+    asking: set[asyncio.Task[Any]] = field(default_factory=set)
+    """Tasks that wait for the answer to a request."""
+
+    @contextmanager
+    def asked(self) -> Iterator[None]:
+        """While the present task waits for the answer to a request."""
+        task = asyncio.current_task()
+        if task is None:
+            raise RuntimeError("asked outside of a task")
+        self.requests += 1
+        self.asking.add(task)
+        try:
+            yield
+        finally:
+            self.asking.discard(task)
+
+    def give_up(self) -> None:
+        """Ask for nothing any more, and come back when nothing is awaited.
+
+        Where one request fails, zarr leaves those beside it to themselves; an answer that comes
+        while Python ends would be printed with its insides, or end the process with a signal.
+        """
+        end_s = time.monotonic() + GIVE_UP_S
+        for task in list(self.asking):
+            with suppress(RuntimeError):  # the loop is closed
+                task.get_loop().call_soon_threadsafe(task.cancel)
+        while self.asking and time.monotonic() < end_s:
+            time.sleep(0.001)
 
 
 @dataclass(frozen=True, eq=False)

@@ -158,6 +158,11 @@ class ZarrSource:
                 f"{SERVICES[self.service]} does not say which values are preliminary: those from "
                 f"{time_text(cutoff_ns)} on are taken for it, by their date"
             )
+        newest_ns = max((slice_.time_ns for slice_ in self.slices()), default=request.end_ns)
+        if newest_ns + request.step_ns < request.end_ns:
+            self._say(
+                f"{SERVICES[self.service]} has {request.dataset} up to {time_text(newest_ns)}"
+            )
 
     def __exit__(
         self,
@@ -167,6 +172,7 @@ class ZarrSource:
     ) -> None:
         self._layers = []
         self._stores.clear()
+        self.traffic.give_up()
         self._resources.close()
 
     def slices(self) -> Sequence[Slice]:

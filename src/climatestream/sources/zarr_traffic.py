@@ -30,8 +30,8 @@ class CountedStore(WrapperStore[ObjectStore[HTTPStore]]):
         prototype: BufferPrototype,
         byte_range: ByteRequest | None = None,
     ) -> Buffer | None:
-        self._traffic.requests += 1
-        found = await self._store.get(key, prototype, byte_range)
+        with self._traffic.asked():
+            found = await self._store.get(key, prototype, byte_range)
         if found is not None:
             self._traffic.size += len(found)
         return found
