@@ -400,11 +400,18 @@ def test_the_memory_is_ranges_of_days(desk: Desk) -> None:
     }
 
 
+def test_a_memory_that_can_not_be_written_is_told(desk: Desk) -> None:
+    desk.service.day(0)
+    desk.path.with_name(desk.path.name + ".new").mkdir()
+    with pytest.raises(SourceError, match=r"can't be written: Is a directory; make room, and"):
+        desk.run()
+
+
 def test_the_memory_of_something_else_is_refused(desk: Desk) -> None:
     desk.service.day(0)
     desk.run()
     desk.of = {"source": ["cds:x"]}
-    with pytest.raises(UsageError, match=r"another source \(\['auto:x'\]\): name another file"):
+    with pytest.raises(UsageError, match=r"something else \(source auto:x\): name another file"):
         desk.run()
     desk.path.write_text('{"version": 9}')
     with pytest.raises(UsageError, match="is no memory of publish --follow"):

@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 import numpy as np
 import orjson
 
-from climatestream.errors import NotServed, SourceUnavailable, UsageError
+from climatestream.errors import NotServed, SourceError, SourceUnavailable, UsageError
 from climatestream.sources.preliminary import final_before_ns
 
 if TYPE_CHECKING:
@@ -127,15 +127,23 @@ class Memory:
                 f"{self.path} is no memory of publish --follow: name another file with --state"
             ) from error
         if said["of"] != dict(self.of):
-            differs = [k for k in {**said["of"], **self.of} if said["of"].get(k) != self.of.get(k)]
+            before = said["of"]
+            differs = [k for k in {**before, **self.of} if before.get(k) != self.of.get(k)]
+            was = "; ".join(f"{name} {_plain(before.get(name))}" for name in differs)
             raise UsageError(
-                f"{self.path} remembers what was followed with another {' and '.join(differs)} "
-                f"({said['of'].get(differs[0])}): name another file with --state"
+                f"{self.path} remembers what was followed of something else ({was}): name another "
+                "file with --state"
             )
         self.datasets.update(found)
 
     def save(self) -> None:
-        """Keep it: when this returns, it survives a crash of the machine."""
+        """Keep it: when this returns, it survives a crash of the machine.
+
+        Raises
+        ------
+        SourceError
+            It can't be written.
+        """
         said = {
             "version": VERSION,
             "of": dict(self.of),
@@ -144,9 +152,19 @@ class Memory:
                 for name, d in sorted(self.datasets.items())
             },
         }
+        try:
+            self._write(orjson.dumps(said, option=orjson.OPT_INDENT_2))
+        except OSError as error:
+            raise SourceError(
+                f"{self.path}, which remembers what is published, can't be written: "
+                f"{error.strerror}; make room, and start again: the last day comes once more, "
+                "which changes nothing in a store"
+            ) from error
+
+    def _write(self, content: bytes) -> None:
         beside = self.path.with_name(self.path.name + ".new")
         with beside.open("wb") as file:
-            file.write(orjson.dumps(said, option=orjson.OPT_INDENT_2))
+            file.write(content)
             file.flush()
             os.fsync(file.fileno())
         beside.replace(self.path)
@@ -155,6 +173,11 @@ class Memory:
             os.fsync(folder)
         finally:
             os.close(folder)
+
+
+def _plain(of: Any) -> str:
+    """A part of what is followed, for people."""
+    return "any" if of is None else " ".join(of) if isinstance(of, list) else str(of)
 
 
 def _ranges(days: Iterable[int]) -> list[list[str]]:
