@@ -156,7 +156,7 @@ def test_a_time_that_the_next_lacks_is_no_silent_gap() -> None:
     second = Scripted(2.0, seconds=5.0, hours=3)
     with (
         auto([], first=first, second=second) as source,
-        pytest.raises(SourceUnavailable, match="first: it does not answer; second: second: does"),
+        pytest.raises(SourceUnavailable, match="first: it does not answer; second: does"),
     ):
         marks(source)
 

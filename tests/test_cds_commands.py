@@ -112,7 +112,7 @@ def test_fetched_files_are_listed_and_cleared(commands: Commands, store: FakeDat
     size = Path(fetched["files"][0]["path"]).stat().st_size
     assert fetched["files"][0]["bytes"] == fetched["downloaded_bytes"] == size == store.served
     listed = commands.json("cache", "list")
-    assert [(e["label"], e["state"]) for e in listed["entries"]] == [("2025-09", "here")]
+    assert [(e["label"], e["state"]) for e in listed["entries"]] == [("2025-09-01..03", "here")]
     assert commands.json("cache", "clear", "--older-than", "1h")["removed"] == 0
     cleared = commands.json("cache", "clear", listed["entries"][0]["key"][:8])
     assert cleared == {"removed": 1, "bytes": listed["bytes"], "in_use": 0}

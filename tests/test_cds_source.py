@@ -375,7 +375,7 @@ def test_fetch_larger_than_the_cache_stays_until_the_next(
     assert len(fetched(request(store, small, since="2025-06-01")).files) == 4
     assert len(small.entries()) == 4
     fetched(request(store, small, since="2025-05-01", until="2025-05-02"))
-    assert [entry.asked.label for entry in small.entries()] == ["2025-05"]
+    assert [entry.asked.label for entry in small.entries()] == ["2025-05-01..02"]
 
 
 def test_key_goes_to_the_service_and_to_no_download(store: FakeDataStore, cache: Cache) -> None:
@@ -418,7 +418,7 @@ def test_what_can_not_be_divided_any_more_is_refused(store: FakeDataStore, cache
     with pytest.raises(NotServed, match="can't be divided: name a smaller --region") as told:
         fetched(request(store, cache, since="2025-09-02"))
     assert told.value.lack == "limit"
-    assert " for 2025-09 00:00 at once" in str(told.value)
+    assert " for 2025-09-02 00:00 at once" in str(told.value)
 
 
 def test_few_requests_are_in_flight(store: FakeDataStore, cache: Cache) -> None:
@@ -510,7 +510,9 @@ def test_request_that_the_service_refuses_is_said_in_its_words(
     """Of ERA5, variables are known that are not in the registry; the service says which are not."""
     store.moods.invalid = "invalid value '100m_temperature' for parameter 'variable'"
     names = ("100m_temperature",)
-    with pytest.raises(SourceError, match=r"refuses .* for 2025-09 \(400\): .*'100m_temperature'"):
+    with pytest.raises(
+        SourceError, match=r"refuses .* for 2025-09-01..02 \(400\): .*'100m_temperature'"
+    ):
         fetched(request(store, cache, "era5/daily-mean", since="2025-09-01", variables=names))
     assert not store.jobs
 
@@ -519,7 +521,9 @@ def test_request_that_always_fails_is_said_in_the_services_words(
     store: FakeDataStore, cache: Cache
 ) -> None:
     store.moods.failures = 100
-    with pytest.raises(SourceUnavailable, match="for 2025-09 failed there: .*MARS has returned"):
+    with pytest.raises(
+        SourceUnavailable, match="for 2025-09-01..02 failed there: .*MARS has returned"
+    ):
         fetched(request(store, cache, since="2025-09-01"))
     assert len(store.jobs) == 3
 
@@ -538,7 +542,7 @@ def test_answer_that_is_no_data_is_asked_for_anew_and_never_kept(
 ) -> None:
     store.moods.files = {"data.nc": content}
     of = request(store, cache, since="2025-09-01")
-    says = f"answer to reanalysis-era5-land for 2025-09 {says}"
+    says = f"answer to reanalysis-era5-land for 2025-09-01..02 {says}"
     with pytest.raises(SourceUnavailable, match=says):
         fetched(of)
     assert (len(store.jobs), cache.entries()) == (3, [])

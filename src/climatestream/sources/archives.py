@@ -137,7 +137,13 @@ def base_url(service: str, environment: Mapping[str, str] | None = None) -> str:
     said = os.environ if environment is None else environment
     default = {"arco": ARCO_URL, "edh": EDH_URL}[service]
     url = said.get(URL_ENVIRONMENT[service], default).rstrip("/")
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError as error:
+        raise UsageError(
+            f"{URL_ENVIRONMENT[service]} is {url!r}, which is no address ({error}): expected one "
+            f"such as {default}"
+        ) from error
     if parts.scheme != "https" and parts.hostname != "127.0.0.1":
         raise UsageError(
             f"{URL_ENVIRONMENT[service]} is {url!r}, which would send the key unencrypted: "

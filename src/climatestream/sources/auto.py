@@ -105,7 +105,7 @@ class Archive:
         self._source = kept.enter_context(source)
         plan, slices = source.plan, source.slices()
         seconds = plan.size / BYTES_A_SECOND + plan.requests * REQUEST_S
-        until_ns = slices[-1].time_ns + _step_ns(source.request)
+        until_ns = slices[-1].time_ns + source.request.step_ns
         why = f"{plan.requests:,} chunks, {plan.size / 1e6:,.0f} MB before compression"
         return Offer(seconds, until_ns, why)
 
@@ -135,7 +135,9 @@ class DataStore:
         days = (self.request.end_ns - self.request.start_ns) / 86_400e9
         months = max(1, math.ceil(days / 31))
         until_ns = min(self.request.end_ns, self.now_ns() - LAG_NS)
-        return Offer(QUEUE_S * months, until_ns, f"{months} months in a queue")
+        return Offer(
+            QUEUE_S * months, until_ns, f"{months} months in a queue" if months > 1 else "a queue"
+        )
 
     def open(self, kept: ExitStack) -> Source:
         from climatestream.sources.cds import DataStoreRequest, DataStoreSource
@@ -291,7 +293,10 @@ class AutoSource:
                 self._say(f"auto: {name} failed: {error}")
             else:
                 return
-        said = "; ".join(f"{name} {error}" for name, error in self._failures.items())
+        said = "; ".join(
+            f"{name} {str(error).removeprefix(f'{name} ')}"
+            for name, error in self._failures.items()
+        )
         sentence = f"no source has {self.request.dataset} as it is asked for: {said}"
         if any(isinstance(error, SourceUnavailable) for error in self._failures.values()):
             raise SourceUnavailable(sentence)
@@ -342,11 +347,6 @@ class AutoSource:
             cells = Cells(placed[0], placed[1], batch.cells.country)
             batch.cells.cache[PREFIX] = cells
         return replace(batch, cells=cells)
-
-
-def _step_ns(request: Request) -> int:
-    hour_ns = 3_600_000_000_000
-    return hour_ns if request.statistic == "hourly" else 24 * hour_ns
 
 
 def _duration(seconds: float) -> str:

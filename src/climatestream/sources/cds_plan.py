@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import math
 import re
+from calendar import monthrange
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
@@ -74,7 +75,7 @@ class Ask:
     inputs
         Its parameters, as its web form writes them.
     label
-        What it is for, for people: `2025-08`.
+        What it is for, for people: `2025-08`, or the days of a month that it is for.
     last_day
         The last day of data that it is for.
     """
@@ -107,15 +108,15 @@ class Ask:
 
     def on_days(self, days: Sequence[str]) -> Ask:
         """The same for some of its days only."""
-        year, month = self.month or ("", "")
-        span = f"{year}-{month}-{days[0]}" + (f"..{days[-1]}" if len(days) > 1 else "")
-        whole = len(days) == len(self.inputs["day"])
-        last = date(int(year), int(month), int(days[-1]))
+        year, month = map(int, self.month or ())
+        before, now = (
+            [date(year, month, int(day)) for day in some] for some in (self.inputs["day"], days)
+        )
         return replace(
             self,
             inputs={**self.inputs, "day": list(days)},
-            label=self.label if whole else span,
-            last_day=last,
+            label=self.label.replace(_span(before), _span(now), 1),
+            last_day=now[-1],
         )
 
     def halves(self) -> tuple[Ask, Ask] | None:
@@ -238,10 +239,7 @@ def _collection(request: Request, named: str | None) -> str:
 def _variables(request: Request, collection: str) -> list[str]:
     """The names in a request, sorted; refuses what has no such statistic."""
     land = request.product == "era5-land"
-    # Of ERA5-Land every variable is known: an unknown one is a mistake.
-    known = [
-        variables.find(name) if land else variables.by_name(name) for name in request.variables
-    ]
+    known = [variables.by_name(name) for name in request.variables]
     for name, variable in zip(request.variables, known, strict=True):
         if variable is None or not request.statistic.startswith("daily"):
             continue
@@ -319,7 +317,15 @@ def _when(month: Sequence[date]) -> dict[str, Any]:
 
 def _label(area: Area, month: Sequence[date]) -> str:
     side = " west of 180" if area.east > 179.0 and area.west > 0 else ""
-    return f"{month[0]:%Y-%m}{side}"
+    return f"{_span(month)}{side}"
+
+
+def _span(month: Sequence[date]) -> str:
+    """Days of a month for people: `2025-08` where it is whole, `2025-08-03..07`, `2025-08-03`."""
+    first, last = month[0], month[-1]
+    if len(month) == monthrange(first.year, first.month)[1]:
+        return f"{first:%Y-%m}"
+    return f"{first}" if first == last else f"{first}..{last:%d}"
 
 
 def _hourly(request: Request, area: Area, names: Sequence[str], month: Sequence[date]) -> Ask:

@@ -27,6 +27,8 @@ https://confluence.ecmwf.int/display/CKB/ERA5%3A+data+documentation"""
 DEFAULT_VARIABLES: Final = ("temperature", "u10", "v10", "pressure")
 """What is read of a service where no variables are named: those that the wire format names."""
 
+HOUR_NS: Final = 3_600_000_000_000
+
 ON_GRID: Final = 1e-6
 """How far off a cell an edge may be and still be on it [degree], as in `region.EDGE`."""
 
@@ -106,6 +108,11 @@ class Request:
         return self.dataset.split("/")[1]
 
     @property
+    def step_ns(self) -> int:
+        """From one time of it to the next [ns]."""
+        return (1 if self.statistic == "hourly" else 24) * HOUR_NS
+
+    @property
     def suffix(self) -> str:
         """What comes after: `utc+01`; empty for UTC days from hourly values."""
         return "/".join(self.dataset.split("/")[2:])
@@ -122,7 +129,8 @@ def request_of(dataset: str, selection: Selection) -> Request:
     Raises
     ------
     UsageError
-        The dataset is none of a product that services have, or there are no times.
+        The dataset is none of a product that services have, there are no times, or ERA5-Land has
+        no such variable.
     """
     product, _, statistic = dataset.partition("/")
     step = CELLS_A_DEGREE.get(product)
@@ -140,7 +148,7 @@ def request_of(dataset: str, selection: Selection) -> Request:
     tokens = DEFAULT_VARIABLES if selection.variables is None else selection.variables
     return Request(
         dataset,
-        tuple(sorted({_our_name(token) for token in tokens})),
+        tuple(sorted({_our_name(token, product) for token in tokens})),
         snapped(selection.region, step),
         selection.start_ns,
         selection.end_ns,
@@ -174,12 +182,15 @@ def _turned(column: int, step: int) -> float:
     return ((column + 180 * step) % (360 * step) - 180 * step) / step
 
 
-def _our_name(token: str) -> str:
+def _our_name(token: str, product: str) -> str:
     """Our name of a variable; one that only the service may know stays as it is.
 
-    ERA5 has variables that ERA5-Land lacks: 100m_u_component_of_wind.
+    Of ERA5-Land every variable is known, and an unknown one is a mistake; ERA5 has others:
+    100m_u_component_of_wind.
     """
     try:
         return variables.find(token).name
     except UsageError:
+        if product == "era5-land":
+            raise
         return token
