@@ -115,6 +115,21 @@ def test_what_is_lost_is_named_by_its_offset(world: World, sql: str) -> None:
     assert list(said["missing_offsets"].values()) == [[[1, 1]]]
 
 
+def test_a_long_series_of_a_place_takes_few_looks_into_the_store(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each of its messages comes in a block of its own; a look costs milliseconds."""
+    for hour in range(100):
+        world.publish(reading(timestamp=NS + hour * 3_600_000_000_000))
+    world.consume()
+    world.tamper('DELETE FROM demo.climate_data WHERE "offset" IN (7, 93)')
+    found, find = [], DuckDBStore.find
+    monkeypatch.setattr(DuckDBStore, "find", lambda *of: found.append(len(of[1])) or find(*of))
+    assert (world.missing(), found) == ([7, 93], [100])
+    monkeypatch.setattr("climatestream.audit.BATCH_ROWS", 40)
+    assert (world.missing(), found[1:]) == ([7, 93], [40, 40, 20])
+
+
 def test_a_dead_letter_that_was_not_kept_is_missing(world: World) -> None:
     world.publish(reading(50), b"poison")
     world.consume()

@@ -9,13 +9,14 @@ from __future__ import annotations
 import itertools
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 import polars as pl
 from rich.table import Table
 
+from climatestream.model import BATCH_ROWS
 from climatestream.tables import console
 
 if TYPE_CHECKING:
@@ -135,33 +136,39 @@ class Auditor:
         dead: dict[int, set[int]] = {}
         partitions: dict[int, Counter[str]] = {}
         missing: dict[int, list[int]] = {}
-        for block in self.broker.read(start):
+        for blocks in _together(self.broker.read(start)):
             if self.stop():
                 raise KeyboardInterrupt
-            number = block.partition
+            number = blocks[0].partition
             if number not in dead:
-                dead[number] = self.store.dead_offsets(block.topic, number)
+                dead[number] = self.store.dead_offsets(blocks[0].topic, number)
                 dead[number] |= self.discarded.get(number, set())
-            classes = self._classify(block, dead[number], horizons, committed.get(number, 0))
+            classes = self._classify(blocks, dead[number], horizons, committed.get(number, 0))
             partitions.setdefault(number, Counter()).update(classes["class"].to_list())
             missing.setdefault(number, []).extend(
                 classes.filter(pl.col("class") == "missing")["offset"].to_list()
             )
-            self.read += len(block)
+            self.read += len(classes)
         return Audit(partitions, missing)
 
     def _classify(
-        self, block: Messages, dead: set[int], horizons: Mapping[str, int], committed: int
+        self,
+        blocks: Sequence[Messages],
+        dead: set[int],
+        horizons: Mapping[str, int],
+        committed: int,
     ) -> pl.DataFrame:
-        """For every message of a block its offset and class."""
-        decoded = self.decode([block], self.dataset, self._types)
+        """For every message of some blocks its offset and class."""
+        decoded = self.decode(blocks, self.dataset, self._types)
         found = self._compare(decoded.rows, horizons).with_columns(
             pl.Series("place", decoded.index, dtype=pl.Int64)
         )
         messages = pl.DataFrame(
             {
-                "offset": pl.Series(list(block.offset), dtype=pl.Int64),
-                "place": pl.Series(range(len(block)), dtype=pl.Int64),
+                "offset": pl.Series(
+                    [offset for block in blocks for offset in block.offset], dtype=pl.Int64
+                ),
+                "place": pl.Series(range(sum(map(len, blocks))), dtype=pl.Int64),
             }
         )
         return messages.join(found, on="place", how="left", maintain_order="left").select(
@@ -200,6 +207,25 @@ class Auditor:
             .then(pl.lit("expired"))
             .alias("found"),
         )
+
+
+def _together(blocks: Iterable[Messages]) -> Iterator[list[Messages]]:
+    """Successive blocks of a partition, of `BATCH_ROWS` messages unless one has more.
+
+    The blocks of a long series of a few places hold a message or two, and each look into a store
+    costs milliseconds.
+    """
+    some: list[Messages] = []
+    rows = 0
+    for block in blocks:
+        other = bool(some) and block.partition != some[0].partition
+        if some and (other or rows + len(block) > BATCH_ROWS):
+            yield some
+            some, rows = [], 0
+        some.append(block)
+        rows += len(block)
+    if some:
+        yield some
 
 
 RATE_PER_S: Final = 100_000
