@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from numpy.typing import ArrayLike, NDArray
 
-from climatestream.errors import SourceError
+from climatestream.errors import SourceError, UsageError
 from tests.make_files import HOUR_NS, JANUARY_NS, Var, axes, batches, rows, t2m, write
 
 RAIN = np.array([0.5, 0.25, 0.0, 1.0] * 6, np.float32)
@@ -151,6 +151,20 @@ def test_total_of_a_day_is_its_sum_at_00_utc_of_the_next(tmp_path: Path, step: i
         ("era5-land/daily-sum", JANUARY_NS + day * 24 * HOUR_NS, 50.0, 8.0): total
         for day in range(3)
     }
+
+
+def test_what_is_no_amount_has_no_total_of_a_day(tmp_path: Path) -> None:
+    """A temperature of each hour would be stored as one of each day."""
+    variables = {
+        **cell(1 + np.arange(48)),
+        "tp": Var(sums(), attributes={"units": "m"}),
+        **t2m(np.full((48, 1, 1), 280.0, np.float32)),
+    }
+    file = write(tmp_path / "a.nc", variables, LAND | {"GRIB_centre": "ecmf"})
+    with pytest.raises(UsageError, match=r"t2m in .*a\.nc is no amount .* with --variables"):
+        batches([file], dataset="era5-land/daily-sum")
+    found = rows(batches([file], dataset="era5-land/daily-sum", variables=("tp",)))
+    assert {tuple(values) for values in found.values()} == {("total_precipitation",)}
 
 
 def test_totals_of_asked_days_come_from_the_days_after(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
+from climatestream import variables
 from climatestream.errors import NotServed, SourceError, UsageError
 from climatestream.model import Batch, Slice
 from climatestream.sources import accumulated, merge, naming
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from climatestream.sources.dataset_name import Unknown
     from climatestream.sources.field import Field
 
 
@@ -132,6 +134,8 @@ def layers_of(fields: Sequence[Field], selection: Selection) -> list[merge.Layer
     naming.check_units(fields)
     found = naming.datasets(fields)
     names = naming.state_datasets(fields, found, selection.dataset)
+    for field, said in zip(fields, found, strict=True):
+        _check_summed(field, said, selection.dataset)
     sums = [
         accumulated.since_midnight(said, selection.dataset, naming.our_name(f.name), f.evidence)
         for f, said in zip(fields, found, strict=True)
@@ -161,6 +165,19 @@ def layers_of(fields: Sequence[Field], selection: Selection) -> list[merge.Layer
             f"{'; '.join(list(grids)[:3])}"
         )
     return layers
+
+
+def _check_summed(field: Field, found: str | Unknown, stated: str | None) -> None:
+    """Refuse the totals of days of what is no amount: a temperature of an hour is none."""
+    variable = variables.by_name(naming.our_name(field.name))
+    if stated != accumulated.DAILY_SUM or found == stated or variable is None:
+        return
+    if not variable.accumulated:
+        raise UsageError(
+            f"{field.name} in {field.file} is no amount that could be summed over a day, and "
+            f"{stated} is stated: name those that are with --variables, as in --variables "
+            "total_precipitation"
+        )
 
 
 def _member(
