@@ -16,6 +16,8 @@ from climatestream.audit import CLASSES, Audit, Auditor
 from climatestream.brokers.memory import MemoryBroker
 from climatestream.ingest import Ingest
 from climatestream.meter import Meter
+from climatestream.model import Rows
+from climatestream.ports import Found
 from climatestream.stores.duckdb import DuckDBStore
 from climatestream.worker import work
 
@@ -123,11 +125,17 @@ def test_a_long_series_of_a_place_takes_few_looks_into_the_store(
         world.publish(reading(timestamp=NS + hour * 3_600_000_000_000))
     world.consume()
     world.tamper('DELETE FROM demo.climate_data WHERE "offset" IN (7, 93)')
-    found, find = [], DuckDBStore.find
-    monkeypatch.setattr(DuckDBStore, "find", lambda *of: found.append(len(of[1])) or find(*of))
-    assert (world.missing(), found) == ([7, 93], [100])
+    looks: list[int] = []
+    find = DuckDBStore.find
+
+    def counted(store: DuckDBStore, rows: Rows) -> Found:
+        looks.append(len(rows))
+        return find(store, rows)
+
+    monkeypatch.setattr(DuckDBStore, "find", counted)
+    assert (world.missing(), looks) == ([7, 93], [100])
     monkeypatch.setattr("climatestream.audit.BATCH_ROWS", 40)
-    assert (world.missing(), found[1:]) == ([7, 93], [40, 40, 20])
+    assert (world.missing(), looks[1:]) == ([7, 93], [40, 40, 20])
 
 
 def test_a_dead_letter_that_was_not_kept_is_missing(world: World) -> None:
