@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,8 @@ from climatestream.dashboards import check, generate, geomap, grafana, lint, run
 from climatestream.dashboards.board_panels import NATIVE, NEWEST
 from climatestream.dashboards.grafana_sql import Range, expand, instant, moment
 from climatestream.errors import DashboardError
+from climatestream.interrupt import Interrupt
+from climatestream.model import Batch
 from climatestream.ports import Store
 from climatestream.stores.open import open_store
 
@@ -83,11 +85,53 @@ def test_build_and_check_are_commands(
     climate = tmp_path / "grafana/boards/climate.json"
     climate.write_text(climate.read_text().replace('"markers"', '"marker"'))
     (climate.parent / "other.json").write_text("{}")
+    (climate.parent / "place.json").unlink()
     assert invoke(["dashboards", "check", "--in", folder, "--json"]) == 1
     problems = json.loads(capsys.readouterr().out)["problems"]
     assert any("is not what the code makes" in problem for problem in problems)
     assert any("other.json is no board of ours" in problem for problem in problems)
+    assert any("place.json is missing: run" in problem for problem in problems)
     assert any("type 'marker' is none of" in problem for problem in problems)
+
+
+def test_an_interrupt_ends_the_check(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In order: nothing is published any more, and no board is asked."""
+    interrupt, simulated_ = Interrupt(), check._simulated
+    recorded: list[object] = []
+    monkeypatch.setattr(check, "places", recorded)
+
+    def simulated(first: date, days: int) -> Iterator[Batch]:
+        interrupt.stop.set()
+        yield from simulated_(first, days)
+
+    monkeypatch.setattr(check, "_simulated", simulated)
+    monkeypatch.setattr(check, "run", recorded.append)
+    assert check.check(ROOT / generate.FOLDER, generate.files(), interrupt) == []
+    assert recorded == []
+
+
+@pytest.mark.parametrize(
+    ("option", "text", "expected"),
+    [
+        ("--map-tiles", "https://tiles.example", "{z}/{x}/{y}"),
+        ("--map-tiles", "tiles/{z}/{x}/{y}.png", "https://host/"),
+        ("--alert-webhook", "hooks.example/secret", "https://host/path"),
+        ("--alert-email", "someone", "someone@example.org"),
+        ("--alert-heat", "nan", "expected a number"),
+        ("--alert-lag", "many", "expected a number"),
+        ("--alert-no-data", "soon", "no duration"),
+    ],
+)
+def test_what_grafana_would_take_without_a_word_is_wrong_usage(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], option: str, text: str, expected: str
+) -> None:
+    """Nothing is written, and no address that may be a secret is repeated."""
+    assert invoke(["dashboards", "build", "--to", str(tmp_path), option, text]) == 2
+    said = capsys.readouterr().err
+    assert expected in said
+    assert "secret" not in said
+    assert len(said.splitlines()) == 1
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_tiles_are_one_option() -> None:

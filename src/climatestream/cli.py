@@ -82,6 +82,11 @@ def invoke(arguments: Sequence[str]) -> int:
         if isinstance(error.__cause__, KeyboardInterrupt):
             return EXIT_CODE
         raise
+    except RuntimeError as error:
+        # DuckDB's word for an interrupt while a query runs: it takes the KeyboardInterrupt away
+        if str(error) == "Query interrupted":
+            return EXIT_CODE
+        raise
     return code or 0
 
 

@@ -9,6 +9,7 @@ import click
 import orjson
 
 from climatestream.errors import UsageError
+from climatestream.interrupt import EXIT_CODE, Interrupt
 from climatestream.options import alerting, as_json, example, setting
 
 DEPLOY = "deploy/grafana"
@@ -87,7 +88,10 @@ def check(folder: Path, json_: bool, **given: str | None) -> int:
     from climatestream.dashboards.check import check as problems
 
     made = generate.files(_settings(given))
-    found = problems(folder, made)
+    with Interrupt() as interrupt:
+        found = problems(folder, made, interrupt)
+    if interrupt.interrupted:
+        return EXIT_CODE
     if json_:
         click.echo(orjson.dumps({"ok": not found, "problems": found}))
     else:

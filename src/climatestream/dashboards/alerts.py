@@ -10,6 +10,7 @@ written into the rules when the files are made: `climatestream dashboards build`
 
 from __future__ import annotations
 
+import math
 import operator
 import re
 from collections.abc import Callable, Mapping
@@ -315,7 +316,9 @@ def limits(given: Mapping[str, str | None] | None = None) -> dict[str, float]:
         try:
             found[name] = float(text)
         except ValueError:
-            raise UsageError(f"--{name} is {text!r}: expected a number, such as 30") from None
+            found[name] = math.nan
+        if not math.isfinite(found[name]):
+            raise UsageError(f"--{name} is {text!r}: expected a number, such as 30")
     return found
 
 

@@ -5,9 +5,9 @@ Needs no server: the store is one of its own, filled by the pipeline itself.
 
 from __future__ import annotations
 
+import itertools
 import json
 import tempfile
-import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
@@ -23,6 +23,7 @@ from climatestream.dashboards.lint import problems
 from climatestream.errors import DashboardError, StoreError
 from climatestream.fastcodec import decode
 from climatestream.ingest import Ingest
+from climatestream.interrupt import Interrupt
 from climatestream.meter import Meter
 from climatestream.ports import PipelineRow
 from climatestream.sources.open import open_source
@@ -43,14 +44,17 @@ YEARS: Final = 3
 POISON: Final = (b"", b"not json", b"[]", b'{"timestamp": 1}', b'{"latitude": 95.0}')
 
 
-def check(folder: Path, made: Mapping[str, bytes]) -> list[str]:
+def check(folder: Path, made: Mapping[str, bytes], interrupt: Interrupt | None = None) -> list[str]:
     """What is wrong with Grafana's files in a folder, each as a sentence; none: nothing.
 
     Parameters
     ----------
     made
         By path in the folder, what is to be checked in; those in `generate.BOARDS` are boards.
+    interrupt
+        Ends it: what was found by then.
     """
+    interrupt = interrupt or Interrupt()
     found = list(_differences(folder, made))
     boards = {}
     for name, content in made.items():
@@ -70,16 +74,19 @@ def check(folder: Path, made: Mapping[str, bytes]) -> list[str]:
         tempfile.TemporaryDirectory(prefix="climatestream-") as temporary,
         open_store(f"duckdb:{temporary}/check.duckdb") as store,
     ):
-        fill(store)
+        fill(store, interrupt)
         now = datetime.now(UTC) + timedelta(seconds=1)
         for name, board in boards.items():
+            if interrupt.stop.is_set():
+                break
             found += [f"{name}: {sentence}" for sentence in run(board, store, now)]
     return found
 
 
 def _differences(folder: Path, made: Mapping[str, bytes]) -> Iterator[str]:
     for name in generate.different(folder, made):
-        yield f"{folder / name} is not what the code makes: run `climatestream dashboards build`"
+        what = "is not what the code makes" if (folder / name).is_file() else "is missing"
+        yield f"{folder / name} {what}: run `climatestream dashboards build`"
     for path in sorted((folder / generate.BOARDS).glob("*.json")):
         if f"{generate.BOARDS}/{path.name}" not in made:
             yield f"{path} is no board of ours: delete it"
@@ -148,11 +155,12 @@ def choices_of(board: Any) -> list[Choice]:
 # ----------------------------------------------------------------------------------- the store
 
 
-def fill(store: Store) -> None:
+def fill(store: Store, interrupt: Interrupt | None = None) -> None:
     """Readings up to now, preliminary ones among them, normals, dead letters, pipeline rows.
 
-    One reading is not plausible, one time is missing.
+    One reading is not plausible, one time is missing. After an interrupt much is.
     """
+    interrupt = interrupt or Interrupt()
     today = datetime.now(UTC).date()
     recent = list(_simulated(today - timedelta(days=DAYS), DAYS + 1))
     gap = len({batch.time_ns for batch in recent}) // 2
@@ -161,13 +169,17 @@ def fill(store: Store) -> None:
         datetime.combine(today - timedelta(days=PRELIMINARY_DAYS), datetime.min.time(), UTC)
         .timestamp()
     ) * 1_000_000_000  # fmt: skip
-    _publish(store, (_marked(b, since_ns) for b in recent if b.time_ns != missing), POISON)
+    _publish(
+        store, (_marked(b, since_ns) for b in recent if b.time_ns != missing), POISON, interrupt
+    )
     past = (
         batch
         for year in range(1, YEARS + 1)
         for batch in _simulated(_same_day(today, year) - timedelta(days=3), 7)
     )
-    _publish(store, past, ())
+    _publish(store, past, (), interrupt)
+    if interrupt.stop.is_set():
+        return
     period = normals.Period(today.year - YEARS, today.year - 1)
     rule = normals.Rule(period, fewer=True)
     normals.make(store, store, "simulation", None, rule, normals.Made())
@@ -202,7 +214,9 @@ def _marked(batch: Batch, since_ns: int) -> Batch:
     return replace(batch, values=values, preliminary=np.full(len(batch), late))
 
 
-def _publish(store: Store, batches: Iterator[Batch], poison: Sequence[bytes]) -> None:
+def _publish(
+    store: Store, batches: Iterator[Batch], poison: Sequence[bytes], interrupt: Interrupt
+) -> None:
     with MemoryBroker() as broker:
         ingest = Ingest(store, decode=decode)
         partitions = list(broker.committed(pipeline.GROUP))
@@ -211,8 +225,9 @@ def _publish(store: Store, batches: Iterator[Batch], poison: Sequence[bytes]) ->
             Meter(store, broker.topic, lambda: broker.high_water(partitions)) as meter,
         ):
             producer.publish([b"poison"] * len(poison), list(poison))
-            stop = threading.Event()
-            pipeline.run(batches, broker, ingest, meter, stop=stop, abandon=threading.Event())
+            stop, abandon = interrupt.stop, interrupt.abandon
+            wanted = itertools.takewhile(lambda _: not stop.is_set(), batches)
+            pipeline.run(wanted, broker, ingest, meter, stop=stop, abandon=abandon)
 
 
 def _report(seconds: int) -> PipelineRow:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
@@ -14,6 +15,17 @@ ALERTING: Final = "provisioning/alerting"
 BOARDS: Final = "boards"
 
 
+_FORMS: Final = {
+    "map-tiles": (
+        r"https?://(?=.*\{z\})(?=.*\{x\})(?=.*\{-?y\})\S+",
+        "https://host/{z}/{x}/{y}.png",
+    ),
+    "alert-email": (r"[^@\s]+@[^@\s]+", "someone@example.org"),
+    "alert-webhook": (r"https?://\S+", "https://host/path"),
+}
+"""By setting, what its text must be, and an example: Grafana takes anything without a word."""
+
+
 def files(given: Mapping[str, str | None] | None = None) -> dict[str, bytes]:
     """All generated files by their path in the folder.
 
@@ -21,8 +33,17 @@ def files(given: Mapping[str, str | None] | None = None) -> dict[str, bytes]:
     ----------
     given
         By name, what the settings of alerts and maps are; the rest have their defaults.
+
+    Raises
+    ------
+    UsageError
+        One is not what it must be. It is not repeated: a webhook's address is a secret.
     """
     given = given or {}
+    for name, (form, example) in _FORMS.items():
+        text = given.get(name)
+        if text and not re.fullmatch(form, text):
+            raise UsageError(f"--{name} is not of the form {example}")
     rules = alerts.files(
         given, email=bool(given.get("alert-email")), webhook=bool(given.get("alert-webhook"))
     )
