@@ -18,7 +18,10 @@ import orjson
 import pytest
 
 from climatestream.cli import invoke
+from climatestream.errors import ClimatestreamError
 from climatestream.sources.cache import PART, Cache
+from climatestream.sources.open import open_source
+from climatestream.sources.selection import Selection
 from tests.fake_cds import KEY, FakeDataStore
 
 ASK = (
@@ -196,10 +199,29 @@ def test_missing_key_is_one_sentence_with_the_page_to_open(
     assert not store.seen
 
 
-def test_service_without_a_queue_is_not_fetched(commands: Commands) -> None:
+def test_service_without_files_is_not_fetched(commands: Commands) -> None:
     code, _, err = commands.run("fetch", "arco:era5-land/hourly", *ASK[1:])
     assert code == 2
     assert err == (
-        "climatestream: arco:era5-land/hourly has no queue to wait in: read it directly, as in "
-        "climatestream run arco:era5-land/hourly\n"
+        "climatestream: fetch keeps files of the Climate Data Store, and arco: is read without "
+        "any: climatestream run arco:era5-land/hourly --store duckdb:FILE keeps its readings\n"
     )
+
+
+@pytest.mark.parametrize(
+    ("source", "says"),
+    [
+        ("cdss:era5-land/hourly", "is no file, and cdss: no service: expected one of simulation:"),
+        ("CDS:era5-land/hourly", "is no file, and CDS: no service: expected one of simulation:"),
+        ("era5-land/hourly", "no file or folder .* as in auto:era5-land/hourly"),
+        ("reanalysis-era5-land", "no file or folder .* as in auto:reanalysis-era5-land"),
+        ("era5.nc", "there is no file or folder era5.nc"),
+        ("https://cds.example/era5.nc", "is an address"),
+    ],
+)
+def test_a_service_that_was_meant_is_told(source: str, says: str) -> None:
+    with (
+        pytest.raises(ClimatestreamError, match=says),
+        open_source([source], Selection()),
+    ):
+        pass

@@ -32,6 +32,8 @@ VALUES = {
     "wind_speed_10m": 5.0,
     "wind_direction_10m": 270.0,
 }
+CUT = 0
+"""A status of 200 whose answer ends in its middle."""
 UNITS = dict(zip(VALUES, ("°C", "hPa", "mm", "m/s", "°"), strict=True))
 
 
@@ -65,9 +67,11 @@ def service(monkeypatch: pytest.MonkeyPatch) -> Iterator[Service]:
         def do_GET(self) -> None:
             query = {k: v[0] for k, v in parse_qs(urlsplit(self.path).query).items()}
             status, answer = made.answer(query)
-            self.send_response(status)
+            content = json.dumps(answer).encode()
+            self.send_response(200 if status == CUT else status)
+            self.send_header("Content-Length", str(len(content)))
             self.end_headers()
-            self.wfile.write(json.dumps(answer).encode())
+            self.wfile.write(content[: len(content) // 2] if status == CUT else content)
 
         def log_message(self, *_: Any) -> None:
             """Nothing."""
@@ -148,6 +152,15 @@ def test_what_it_does_not_give_is_said_before_anything_is_asked(
 def test_another_dataset_is_refused() -> None:
     with pytest.raises(NotServed, match="open-meteo: has no era5-land/daily-mean"):
         open_source(["open-meteo:era5-land/daily-mean"], CHOSEN)
+
+
+def test_an_answer_that_is_cut_short_is_asked_for_again(service: Service) -> None:
+    service.faults = [(CUT, {"reason": "cut"})]
+    with source() as opened:
+        assert opened.slices()
+    service.faults = [(CUT, {"reason": "cut"})] * 9
+    with pytest.raises(SourceUnavailable, match="does not answer: IncompleteRead"):
+        source().__enter__()
 
 
 @pytest.mark.parametrize("status", [429, 503])

@@ -39,11 +39,13 @@ def fetch(dataset_name: str, json_: bool, **select: Any) -> int:
     read it. Ctrl-C loses nothing: the same command goes on.
     """
     from climatestream.sources.cds import PREFIX, DataStoreRequest
+    from climatestream.sources.open import service_of
 
     name = dataset_name.removeprefix(PREFIX)
-    if ":" in name.partition("/")[0]:
+    if service_of(name):
         raise UsageError(
-            f"{name} has no queue to wait in: read it directly, as in climatestream run {name}"
+            f"fetch keeps files of the Climate Data Store, and {service_of(name)} is read without "
+            f"any: climatestream run {name} --store duckdb:FILE keeps its readings"
         )
     narrowed = {key: text for key, text in select.items() if not key.startswith("cache")}
     began = time.monotonic()

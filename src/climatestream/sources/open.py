@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import glob
+import os
 import re
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -57,8 +59,10 @@ def open_source(specs: Sequence[str], selection: Selection, around: Around = Aro
     UsageError, SourceError
         What they name can't be read.
     """
-    named = [spec for spec in specs if _prefix(spec) in _SERVICES]
+    named = [spec for spec in specs if service_of(spec)]
     if not named:
+        for spec in specs:
+            _check_meant(spec)
         from climatestream.sources.files import open_files
 
         if selection.dataset == DATASET:
@@ -69,16 +73,33 @@ def open_source(specs: Sequence[str], selection: Selection, around: Around = Aro
         return open_files(specs, selection)
     if len(specs) > 1:
         raise UsageError(
-            f"{_prefix(named[0])} can't be mixed with other sources, got {' '.join(specs)}: "
+            f"{service_of(named[0])} can't be mixed with other sources, got {' '.join(specs)}: "
             f"publish one after the other"
         )
-    return _SERVICES[_prefix(specs[0])](specs[0], selection, around)
+    return _SERVICES[service_of(specs[0])](specs[0], selection, around)
 
 
-def _prefix(spec: str) -> str:
-    """What a source begins with, its colon included; empty of a file."""
-    found = re.match(r"[a-z-]+:", spec)
-    return found[0] if found else ""
+def service_of(spec: str) -> str:
+    """The service that a source names, its colon included; empty of a file."""
+    prefix = spec.partition(":")[0] + ":"
+    return prefix if prefix in _SERVICES else ""
+
+
+def _check_meant(spec: str) -> None:
+    """Refuse what is no file and was meant for a service: mistyped, or without its name."""
+    prefix = re.match(r"[A-Za-z_-]{2,}:(?!//)", spec)
+    dataset = re.match(r"(reanalysis-|derived-)?era5(-land)?[/-]", spec)
+    if not (prefix or dataset) or glob.has_magic(spec) or os.path.lexists(spec):
+        return
+    services = ", ".join(_SERVICES)
+    if prefix:
+        raise UsageError(
+            f"{spec} is no file, and {prefix[0]} no service: expected one of {services}"
+        )
+    raise UsageError(
+        f"there is no file or folder {spec}: a dataset is read from a service ({services}), as in "
+        f"auto:{spec}"
+    )
 
 
 def _simulation(spec: str, selection: Selection, _: Around) -> Source:

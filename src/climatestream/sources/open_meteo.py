@@ -19,6 +19,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
+from http.client import HTTPException
 from typing import TYPE_CHECKING, Any, Final, Self
 from urllib.error import HTTPError, URLError
 from urllib.parse import urlencode
@@ -285,7 +286,7 @@ class OpenMeteo:
                     lack: Any = "time" if "date" in said else "limit"
                     raise NotServed(lack, f"open-meteo: refuses it: {said}") from error
                 problem = f"{error.code} {said}"
-            except (URLError, OSError, ValueError) as error:
+            except (URLError, OSError, HTTPException, ValueError) as error:
                 problem = str(getattr(error, "reason", error))
             if attempt < TRIES - 1:
                 self._pause(self._wait_s * 4**attempt)
