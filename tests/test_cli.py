@@ -197,6 +197,32 @@ def germany_poisoned(tmp_path: Path) -> Path:
     return path
 
 
+KAFKA = "kafka://127.0.0.1:1/era5"
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["serve", "--port", "0"],
+        ["normals"],
+        ["audit", "--broker", KAFKA],
+        ["dead-letters", "list"],
+        ["dead-letters", "show", "t/0@7"],
+        ["dead-letters", "retry", "t/0@7", "--broker", KAFKA],
+    ],
+    ids=" ".join,
+)
+def test_who_reads_a_store_makes_none(
+    command: list[str], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """The missing file is named, with what makes one."""
+    missing = tmp_path / "missing.duckdb"
+    assert invoke([*command, "--store", f"duckdb:{missing}"]) == 1
+    said = capfd.readouterr().err
+    assert f"there is no file {missing}: name one that `climatestream run`" in said
+    assert list(tmp_path.iterdir()) == []
+
+
 # ---------------------------------------------------------------------- Ctrl-C, the page
 
 
@@ -231,6 +257,10 @@ def test_a_busy_port_is_answered_by_the_next_free_one(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_serve_with_130(tmp_path: Path, number: signal.Signals) -> None:
+    from climatestream.stores.open import open_store
+
+    with open_store(f"duckdb:{tmp_path / 'new.duckdb'}"):
+        pass
     with started("serve", "--store", "duckdb:new.duckdb", "--port", "0", cwd=tmp_path) as process:
         page_address(process)
         process.send_signal(number)

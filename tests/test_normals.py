@@ -287,6 +287,8 @@ def test_the_command_refuses_a_store_without_readings(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     spec = f"duckdb:{tmp_path}/empty.duckdb"
+    with DuckDBStore(f"{tmp_path}/empty.duckdb"):
+        pass
     assert invoke(["normals", "--store", spec]) == 1
     assert "there are no readings of the years 1991-2020" in capfd.readouterr().err
     assert invoke(["normals", "--store", spec, "--region", "DEU"]) == 2

@@ -254,7 +254,7 @@ def serve(store: str, port: int, host: str, json_: bool) -> int:
     began = time.monotonic()
     with (
         Interrupt() as interrupt,
-        open_store(store) as opened,
+        open_store(store, existing=True) as opened,
         Server(opened, port=port, host=host) as page,
     ):
         if store.startswith("duckdb:"):  # `store init` fills the table of a server

@@ -337,10 +337,11 @@ def audit(
     from climatestream.progress import Spinner
     from climatestream.stores.open import open_store
 
+    target = open_store(store, existing=True)
     with Interrupt() as interrupt, ExitStack() as stack:
         with interrupt.at_once():
             kafka = stack.enter_context(open_broker(broker))
-            opened = stack.enter_context(open_store(store))
+            opened = stack.enter_context(target)
             start = _start(since)
             count = kafka.count(start)
         auditor = auditing.Auditor(
@@ -382,7 +383,7 @@ def list_letters(store: str, limit: int, json_: bool) -> int:
     from climatestream import letters
     from climatestream.stores.open import open_store
 
-    with open_store(store) as opened:
+    with open_store(store, existing=True) as opened:
         found = opened.dead_letters(limit=limit)
     if json_:
         click.echo(orjson.dumps({"dead_letters": [letters.as_json(*one) for one in found]}))
@@ -402,7 +403,7 @@ def show_letter(message: str, store: str, json_: bool) -> int:
     from climatestream.stores.open import open_store
 
     position = letters.parse_position(message)
-    with open_store(store) as opened:
+    with open_store(store, existing=True) as opened:
         found = opened.dead_letters(position=position)
     if not found:
         raise UsageError(
@@ -453,7 +454,8 @@ def retry_letters(
     elif file is not None:
         document = file.read_bytes()
         correct = lambda _: document  # noqa: E731 - one of three
-    with open_broker(broker) as kafka, open_store(store) as opened, kafka.producer() as producer:
+    letters_of = open_store(store, existing=on_failure is None)
+    with open_broker(broker) as kafka, letters_of as opened, kafka.producer() as producer:
         if on_failure is not None:
             opened.bury(list(read_destination(on_failure, broker)))
         found = [pair for place in positions for pair in opened.dead_letters(position=place)]
@@ -523,7 +525,7 @@ def normals(
     began = time.monotonic()
     with ExitStack() as stack:
         interrupt = stack.enter_context(Interrupt())
-        target = stack.enter_context(open_store(store))
+        target = stack.enter_context(open_store(store, existing=not sources))
         source = target
         if sources:
             select = {

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from climatestream.errors import UsageError
+from climatestream.errors import StoreError, UsageError
 
 if TYPE_CHECKING:
     from climatestream.ports import Store
@@ -13,11 +14,18 @@ DUCKDB = "duckdb:"
 CRATE = "crate:"
 
 
-def open_store(spec: str, *, duckdb_memory: str | None = None) -> Store:
+def open_store(spec: str, *, duckdb_memory: str | None = None, existing: bool = False) -> Store:
     """The store of a name, not yet opened: `duckdb:FILE` or `crate://user@host:port/schema`.
+
+    Parameters
+    ----------
+    existing
+        Whether a DuckDB file must be there already: who only reads makes none.
 
     Raises
     ------
+    StoreError
+        A file that must be there is not.
     UsageError
         The name is of no store that is known, or has an option that is not.
     """
@@ -25,7 +33,12 @@ def open_store(spec: str, *, duckdb_memory: str | None = None) -> Store:
         from climatestream.stores.duckdb import DuckDBStore
         from climatestream.stores.duckdb_file import MEMORY_LIMIT
 
-        return DuckDBStore(spec.removeprefix(DUCKDB), memory_limit=duckdb_memory or MEMORY_LIMIT)
+        path = Path(spec.removeprefix(DUCKDB))
+        if existing and not path.exists():
+            raise StoreError(
+                f"there is no file {path}: name one that `climatestream run` or `consume` has made"
+            )
+        return DuckDBStore(path, memory_limit=duckdb_memory or MEMORY_LIMIT)
     if spec.startswith(CRATE):
         from climatestream.stores.crate import CrateStore
         from climatestream.stores.crate_address import parse
