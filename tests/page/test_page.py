@@ -363,6 +363,24 @@ def test_cells_arrows_theme_and_motion_are_switched(url: str, open_page: Open) -
     assert page.tab.evaluate("document.documentElement.dataset.theme") == "light"
 
 
+def test_arrows_are_where_the_field_is_drawn(url: str, open_page: Open) -> None:
+    """The field's cells west of the Rhine are of no country that it is clipped to."""
+    page = open_page(f"{url}/?dataset=simulation")
+    page.ready()
+    page.until("climatestream.map.outlines.arcs.length")
+    inked = """([west, east]) => { const { view, layers, ratio } = climatestream.map;
+        const [x, y] = [view.x(west), view.y(48.8)].map((one) => one * ratio);
+        const [width, height] = [view.x(east) * ratio - x, view.y(48.1) * ratio - y];
+        const { data } = layers.wind.getImageData(x, y, width, height);
+        return data.some((one) => one); }"""
+    france, germany = [7.05, 7.35], [8.2, 8.5]
+    page.tab.wait_for_timeout(200)
+    assert [page.tab.evaluate(inked, place) for place in (france, germany)] == [False, True]
+    page.tab.click("#smooth")
+    page.tab.wait_for_timeout(200)
+    assert [page.tab.evaluate(inked, place) for place in (france, germany)] == [True, True]
+
+
 def test_tabs_are_moved_through_by_keyboard(url: str, open_page: Open) -> None:
     page = open_page(url)
     page.ready()

@@ -1,5 +1,5 @@
 // @ts-check
-/** Arrows that fly with the wind, as many as the eye can tell apart. */
+/** Arrows that fly with the wind, as many as the eye can tell apart, where the field is drawn. */
 
 /** @typedef {import("./wire.js").Field} Field */
 /** @typedef {import("./view.js").View} View */
@@ -13,9 +13,10 @@ const PIXELS_A_METRE = 2.2; // length of an arrow by the wind's speed [pixels / 
  * @param {Field} field
  * @param {Field | null} before the field before, on the same grid
  * @param {number} share from the one before, 0, to this one, 1
+ * @param {Uint8Array | null} within 1 for the cells that may have one; null: all may
  * @returns {Path2D}
  */
-export function arrows(view, field, before, share) {
+export function arrows(view, field, before, share, within) {
   const path = new Path2D();
   const { grid, u, v } = field;
   if (!u || !v) return path;
@@ -38,6 +39,7 @@ export function arrows(view, field, before, share) {
       const y = view.y(grid.south + row * grid.step_lat);
       for (let column = columns[0]; column < columns[1]; column += everyColumn) {
         const place = row * grid.columns + column;
+        if (within && !within[place]) continue;
         let east = u[place];
         let north = v[place];
         if (east !== east || north !== north) continue;

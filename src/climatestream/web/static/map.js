@@ -360,7 +360,9 @@ export class ClimateMap extends EventTarget {
     this.#wipe(context);
     if (!this.field || !this.winds) return;
     const fine = this.sharp ? this.part : null;
-    const path = arrows(this.view, fine ?? this.field, fine ? null : this.before, share);
+    const shown = fine ?? this.field;
+    const within = this.#clipped(this.field) ? this.outlines.within(shown.grid, this.field.grid.countries) : null;
+    const path = arrows(this.view, shown, fine ? null : this.before, share, within);
     context.lineCap = "round";
     context.lineJoin = "round";
     // the one that stands out from the colours below, in a breath of the other

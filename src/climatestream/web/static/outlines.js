@@ -3,7 +3,10 @@
 
 import { getJson } from "./wire.js";
 
-/** @typedef {import("./view.js").View} View */
+/** @typedef {Pick<import("./view.js").View, "x" | "y" | "box">} View */
+/** @typedef {import("./wire.js").Grid} Grid */
+
+const FINER = 3; // pixels a cell, of the middle of which it is told whether it lies within
 
 /**
  * @typedef {object} Arc
@@ -29,6 +32,8 @@ export class Outlines {
     this.arcs = [];
     /** @type {Map<string, Country>} */
     this.countries = new Map();
+    /** @type {WeakMap<Grid, Uint8Array>} */
+    this.found = new WeakMap();
   }
 
   async load() {
@@ -111,6 +116,41 @@ export class Outlines {
       }
     }
     return path;
+  }
+
+  /**
+   * Which cells have their middle within countries: 1 for those.
+   * @param {Grid} grid
+   * @param {Iterable<string>} codes always the same for a grid
+   * @returns {Uint8Array}
+   */
+  within(grid, codes) {
+    const known = this.found.get(grid);
+    if (known) return known;
+    const { south, west, step_lat, step_lon, rows, columns } = grid;
+    const view = {
+      x: (/** @type {number} */ longitude) => FINER * ((longitude - west) / step_lon + 0.5),
+      y: (/** @type {number} */ latitude) => FINER * ((latitude - south) / step_lat + 0.5),
+      box: () => ({
+        south: south - step_lat / 2,
+        north: south + (rows - 0.5) * step_lat,
+        west: west - step_lon / 2,
+        east: west + (columns - 0.5) * step_lon,
+      }),
+    };
+    const canvas = new OffscreenCanvas(FINER * columns, FINER * rows);
+    const context = /** @type {OffscreenCanvasRenderingContext2D} */ (canvas.getContext("2d", { willReadFrequently: true }));
+    context.fill(this.areas(view, codes), "evenodd");
+    const { data } = context.getImageData(0, 0, canvas.width, canvas.height);
+    const within = new Uint8Array(rows * columns);
+    for (let row = 0, place = 0; row < rows; row++) {
+      const line = (FINER * row + 1) * canvas.width + 1;
+      for (let column = 0; column < columns; column++, place++) {
+        within[place] = data[4 * (line + FINER * column) + 3] > 127 ? 1 : 0;
+      }
+    }
+    this.found.set(grid, within);
+    return within;
   }
 
   /** @param {Iterable<string>} codes */
