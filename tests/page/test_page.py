@@ -601,14 +601,46 @@ def test_the_page_survives_its_server_and_catches_up(weather: Path, open_page: O
         page.ready()
     page.until("document.getElementById('status').textContent === 'disconnected'")
     assert page.tab.is_visible("#problem")
+    assert page.tab.inner_text("#live") == "not live"
+    assert page.tab.title().startswith("disconnected · ")
     page.picture("disconnected")
+    assert page.findings() == []
     page.tab.click("#zoom-in")
     page.tab.select_option("#variable", "pressure")
     with serving(weather, port):
         page.until("document.getElementById('status').textContent === 'connected'")
         page.until("climatestream.field().variable === 'pressure'")
         assert page.tab.is_hidden("#problem")
+        assert page.tab.inner_text("#live") == "live"
+        assert page.tab.title().endswith(" hPa · Surface pressure · climatestream")
         page.close()
+
+
+def test_a_time_that_was_asked_for_in_vain_is_shown_when_the_server_is_back(
+    weather: Path, open_page: Open
+) -> None:
+    with serving(weather) as url:
+        port = int(url.rpartition(":")[2])
+        pages = [open_page(f"{url}/?dataset=simulation") for _ in range(2)]
+        for page in pages:
+            page.allow("ERR_CONNECTION_REFUSED|WebSocket|Failed to load resource")
+            page.ready()
+            page.until("climatestream.timeline.times.length === 200")
+    stepping, playing = pages
+    for page in pages:
+        page.until("document.getElementById('status').textContent === 'disconnected'")
+    stepping.tab.focus("#slider")
+    stepping.tab.keyboard.press("Home")
+    playing.tab.click("#play")
+    playing.tab.wait_for_timeout(500)
+    assert playing.tab.evaluate("climatestream.timeline.place()") == 0
+    with serving(weather, port):
+        stepping.until("climatestream.field().time === climatestream.timeline.times[0]")
+        assert clock(stepping) == "2025-08-01 00:00 UTC"
+        playing.until("climatestream.timeline.place() > 2")
+        playing.until("climatestream.field().time < climatestream.timeline.times[100]")
+        for page in pages:
+            page.close()
 
 
 @pytest.mark.parametrize("rate", [10.0, 100.0])

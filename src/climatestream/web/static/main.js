@@ -83,7 +83,7 @@ function answered(said, newest) {
   const first = state?.dataset !== said.dataset;
   state = said;
   problem(null);
-  document.body.classList.remove("stale");
+  stale(false);
   Object.assign(wish, { dataset: said.dataset, variable: said.variable });
   choices(said);
   figures(said);
@@ -117,7 +117,7 @@ function show(next, jump = false) {
     `${words.count(next.cells)} cells, ${words.shown(next.low, choice)} to ${words.shown(next.high, choice)}, ` +
     `mean ${words.shown(next.mean, choice)}`;
   at("map").setAttribute("aria-label", `Map. ${says}`);
-  document.title = `${words.shown(next.mean, choice)} · ${choice.label} · climatestream`;
+  title();
   boards.climate.point();
   boards.climate.field(next.time, next.version);
   readout.show();
@@ -153,12 +153,34 @@ function status(word, sentence) {
     element_.textContent = word === "trouble" ? "store trouble" : word === "live" ? "connected" : word;
   }
   if (word === "live") return;
-  document.body.classList.add("stale");
+  stale(true);
   problem(
     word === "trouble"
       ? `${sentence}. Trying again.`
       : "The server does not answer: what you see is the last that it said. Trying again.",
   );
+}
+
+/** Whether what is seen is old news. @param {boolean} is */
+function stale(is) {
+  if (document.body.classList.contains("stale") === is) return;
+  document.body.classList.toggle("stale", is);
+  title();
+  controls();
+  // a time that was asked for in vain
+  if (!is && !timeline.playing && timeline.time !== null && timeline.time !== field?.time) timeline.go(timeline.time);
+}
+
+/** What the tab says. */
+function title() {
+  const choice = state?.variables.find((one) => one.name === field?.variable);
+  const { status } = at("status").dataset;
+  document.title = [
+    document.body.classList.contains("stale") && (status === "trouble" ? "store trouble" : status),
+    field && choice && words.shown(field.mean, choice),
+    field && choice?.label,
+    "climatestream",
+  ].filter(Boolean).join(" · ");
 }
 
 /** @param {unknown} error */
@@ -296,7 +318,9 @@ function controls() {
   at("from").textContent = times.length ? words.brief(times[first], width) : "";
   at("to").textContent = times.length ? words.brief(times[last_], width) : "";
   at("live").setAttribute("aria-pressed", String(live));
-  at("live").title = live ? "Following what arrives" : "Follow what arrives";
+  const old = document.body.classList.contains("stale");
+  at("live").textContent = live && old ? "not live" : "live";
+  at("live").title = !live ? "Follow what arrives" : old ? "Follows what arrives, once there is an answer" : "Following what arrives";
   at("play").classList.toggle("playing", playing);
   at("play").setAttribute("aria-label", playing ? "Pause" : "Play");
   at("play").title = playing ? "Pause" : "Play";

@@ -1,7 +1,7 @@
 // @ts-check
 /** Which time is shown: the newest as it arrives, or a stored one; and how it plays. */
 
-import { getField, getJson } from "./wire.js";
+import { getField, getJson, Refused } from "./wire.js";
 import { iso } from "./words.js";
 
 /** @typedef {import("./wire.js").Field} Field */
@@ -9,6 +9,7 @@ import { iso } from "./words.js";
 const AHEAD = 8; // fields fetched before they are due
 const AT_ONCE = 3; // requests under way
 const KEPT_BYTES = 96_000_000;
+const AGAIN_MS = 1000; // until a field is asked for again when the server did not answer
 
 export class Timeline extends EventTarget {
   constructor() {
@@ -173,8 +174,12 @@ export class Timeline extends EventTarget {
       if (time !== undefined && place + ahead <= last) void this.#fetch(time).catch(() => {});
     }
     const time = this.times[place];
-    if (time !== undefined) await this.#shown(time, turn);
+    const answered = time === undefined || (await this.#shown(time, turn));
     if (!this.playing || turn !== this.turn) return;
+    if (!answered) {
+      this.timer = window.setTimeout(() => void this.#next(place), AGAIN_MS);
+      return;
+    }
     // on time where fields come in time; where they do not, the next is due from now
     this.dueAt = Math.max(this.dueAt + 1000 / this.speed, performance.now() - 100);
     const next = place >= this.range()[1] ? first : place + 1;
@@ -191,6 +196,7 @@ export class Timeline extends EventTarget {
   /**
    * @param {number} time
    * @param {number} turn
+   * @returns {Promise<boolean>} whether the server answered, be it with a refusal
    */
   async #shown(time, turn) {
     this.time = time;
@@ -200,7 +206,9 @@ export class Timeline extends EventTarget {
       if (turn === this.turn) this.dispatchEvent(new CustomEvent("field", { detail: field }));
     } catch (error) {
       if (turn === this.turn) this.dispatchEvent(new CustomEvent("failed", { detail: error }));
+      return error instanceof Refused;
     }
+    return true;
   }
 
   /**
