@@ -175,7 +175,7 @@ def run(
     sources: tuple[str, ...],
     store: str,
     keep: str | None,
-    batch_rows: int,
+    batch_rows: int | None,
     duckdb_memory: str,
     port: int,
     host: str,
@@ -191,6 +191,7 @@ def run(
     """Take readings from files, folders, globs or a simulation: into a store."""
     from climatestream import replay
     from climatestream.embedded import embedded
+    from climatestream.model import BATCH_ROWS
 
     pace = pace_of(rate, speed, loop, shift_to_now)
     keep_s = None if keep is None else units.duration_s(keep)
@@ -204,7 +205,7 @@ def run(
             keep_s=keep_s,
             port=port if serve else None,
             host=host,
-            batch_rows=batch_rows,
+            batch_rows=batch_rows or BATCH_ROWS,
             duckdb_memory=duckdb_memory,
             audited=audit,
         ) as pipeline:

@@ -257,7 +257,7 @@ def consume(
     copy_dead_letters: bool,
     dataset: str | None,
     keep: str | None,
-    batch_rows: int,
+    batch_rows: int | None,
     duckdb_memory: str,
     metrics_port: int | None,
     metrics_host: str,
@@ -267,7 +267,7 @@ def consume(
     """Take messages from Kafka into a store, as a member of a consumer group."""
     from climatestream import logs
     from climatestream.brokers.open import open_broker
-    from climatestream.consume import DRAIN_S, Worker, give_up, reset
+    from climatestream.consume import CONSUMED_ROWS, DRAIN_S, Worker, give_up, reset
     from climatestream.stores.open import open_store
 
     logs.configure("json" if log_format == "json" else "text")
@@ -287,7 +287,7 @@ def consume(
             dataset=dataset,
             keep_s=keep_s,
             until_caught_up=until_caught_up,
-            batch_rows=batch_rows,
+            batch_rows=batch_rows or CONSUMED_ROWS,
             copy_dead_letters=copy_dead_letters,
             metrics_port=metrics_port,
             metrics_host=metrics_host,

@@ -17,7 +17,6 @@ from climatestream.interrupt import EXIT_CODE
 from climatestream.keep import Keeper
 from climatestream.logs import LOGGER
 from climatestream.meter import Meter
-from climatestream.model import BATCH_ROWS
 from climatestream.progress import Progress
 from climatestream.worker import work
 
@@ -27,6 +26,10 @@ if TYPE_CHECKING:
     from climatestream.brokers.kafka import KafkaBroker
     from climatestream.interrupt import Interrupt
     from climatestream.ports import Start, Store
+
+CONSUMED_ROWS: Final = 20_000
+"""Messages handled at once, unless asked. Into CrateDB 50,000 are no faster and take 390 MB in
+place of 300, 10,000 are a fifth slower."""
 
 DRAIN_S: Final = 9.0
 """Time that a batch under way has to be answered for after a signal [s]: it is not committed
@@ -70,7 +73,7 @@ class Worker:
     dataset: str | None = None
     keep_s: float | None = None
     until_caught_up: bool = False
-    batch_rows: int = BATCH_ROWS
+    batch_rows: int = CONSUMED_ROWS
     copy_dead_letters: bool = False
     metrics_port: int | None = None
     metrics_host: str = "127.0.0.1"

@@ -61,8 +61,8 @@ SETTINGS: Final = (
     ),
     Setting(
         "batch-rows",
-        "50000",
-        "Readings handled at once, at most; memory grows with it [readings].",
+        None,
+        "Readings handled at once; memory grows with it. Without it 50000, in consume 20000.",
     ),
     Setting(
         "duckdb-memory",

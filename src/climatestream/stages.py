@@ -1,4 +1,4 @@
-"""Stages of the pipeline on threads of their own, with bounded queues between them."""
+"""Stages of the pipeline on threads of their own, so many items ahead at most."""
 
 from __future__ import annotations
 
@@ -8,9 +8,6 @@ from collections.abc import Generator, Iterable
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
-
-_POLL_S = 0.1
-"""How often a stage that waits for room looks whether it is still wanted [s]."""
 
 
 class _Failed(Generic[T]):
@@ -24,39 +21,39 @@ _END = object()
 def ahead(items: Iterable[T], depth: int, name: str) -> Generator[T, None, None]:
     """The same items, made on a thread of its own ahead of who takes them.
 
-    Up to `depth` items wait to be taken, and the thread holds the next one until there is room.
-    What it raises is raised here, after the items that came before it. Closing the generator
-    ends the thread after the item that it is at.
+    Besides the item that was taken last, up to `depth` exist: those that wait to be taken, and
+    the one that is being made, which is not begun before there is room for it. What making an
+    item raises is raised here, after the items that came before it. Closing the generator ends
+    the thread after the item that it is at.
     """
-    room: queue.Queue[object] = queue.Queue(maxsize=depth)
+    room = threading.Semaphore(depth)
+    made: queue.SimpleQueue[object] = queue.SimpleQueue()
     unwanted = threading.Event()
 
-    def put(item: object) -> bool:
-        while not unwanted.is_set():
-            try:
-                room.put(item, timeout=_POLL_S)
-            except queue.Full:
-                continue
-            return True
-        return False
-
     def make() -> None:
-        try:
-            for item in items:
-                if not put(item):
-                    return
-        except BaseException as error:  # whatever it is, it belongs to who takes the items
-            put(_Failed(error))
-        else:
-            put(_END)
+        remaining = iter(items)
+        item: object = None
+        while item is not _END:
+            item = None  # it is the taker's by now, who is to be the last that holds it
+            room.acquire()
+            if unwanted.is_set():
+                return
+            try:
+                item = next(remaining, _END)
+            except BaseException as error:  # whatever it is, it belongs to who takes the items
+                made.put(_Failed(error))
+                return
+            made.put(item)
 
     thread = threading.Thread(target=make, name=name, daemon=True)
     thread.start()
     try:
-        while (item := room.get()) is not _END:
+        while (item := made.get()) is not _END:
             if isinstance(item, _Failed):
                 raise item.error
-            yield item  # type: ignore[misc]  # put() is only given items, _END and _Failed
+            room.release()
+            yield item  # type: ignore[misc]  # made is only given items, _END and _Failed
     finally:
         unwanted.set()
+        room.release()
         thread.join()

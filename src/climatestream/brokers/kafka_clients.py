@@ -43,8 +43,9 @@ CONSUMER: Final = {
     # after its queue was full librdkafka waits so long before it fetches on; its default of a
     # second halves the throughput [ms]
     "fetch.queue.backoff.ms": 5,
-    # what a consumer may hold fetched: a message takes about 600 bytes besides its own
-    "queued.min.messages": 20_000,
+    # what a consumer may hold fetched, this many of each partition: a message takes about 600
+    # bytes besides its own
+    "queued.min.messages": 10_000,
     "queued.max.messages.kbytes": 16_384,
     "fetch.max.bytes": 16_777_216,
     "check.crcs": True,
