@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import mmap
+import resource
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +20,7 @@ from climatestream.region import parse_region
 from climatestream.sources import archives
 from climatestream.sources.preliminary import final_before_ns
 from climatestream.sources.selection import Selection, end_of, start_of
-from climatestream.sources.zarr_array import Patience
+from climatestream.sources.zarr_array import Patience, _Block
 from climatestream.sources.zarr_source import ZarrSource
 from tests.benchmarks import archives as figures
 from tests.conftest import ROOT
@@ -259,6 +261,23 @@ def test_an_archive_that_stays_away_is_unavailable(zarr_server: ZarrServer) -> N
         source("edh:era5-land/hourly", selection("2025-09-26", "2025-09-26")),
     ):
         pass
+
+
+def held_bytes() -> int:
+    """Of this process in memory, whatever for."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+
+
+@pytest.mark.skipif(not hasattr(mmap, "MADV_DONTNEED"), reason="this system keeps it")
+def test_what_waits_in_a_file_is_not_held_in_memory(tmp_path: Path) -> None:
+    """A chunk may span years: what is kept of it would grow with the span that is read."""
+    block = _Block(str(tmp_path), 0, np.dtype("f4"), (64, 512, 512))
+    before = held_bytes()
+    block.values[:] = np.arange(512, dtype="f4")
+    assert held_bytes() - before > block.values.nbytes / 2
+    block.let_go()
+    assert held_bytes() - before < block.values.nbytes / 2
+    assert (block.values[63, 511] == np.arange(512)).all()
 
 
 def test_what_is_asked_for_beside_what_fails_is_given_up(zarr_server: ZarrServer) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import mmap
 import tempfile
 import time
 import warnings
@@ -397,6 +398,33 @@ def _touched(span: slice, step: int) -> range:
     return range(span.start // step, -(-span.stop // step))
 
 
+class _Block:
+    """Values at some successive times, in a temporary file.
+
+    Parameters
+    ----------
+    begins
+        The place of the first time.
+    shape
+        Times, rows and columns.
+    """
+
+    def __init__(
+        self, folder: str, begins: int, dtype: np.dtype[Any], shape: tuple[int, int, int]
+    ) -> None:
+        self.begins = begins
+        size = math.prod(shape) * dtype.itemsize
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.truncate(size)
+            self._mapped = mmap.mmap(file.fileno(), size)
+        self.values: NDArray[Any] = np.frombuffer(self._mapped, dtype).reshape(shape)
+
+    def let_go(self) -> None:
+        """Let the system have the memory: else a span of years stays in it as it is read."""
+        if (free := getattr(mmap, "MADV_DONTNEED", None)) is not None:
+            self._mapped.madvise(free)
+
+
 class CutReader:
     """Reads windows of a part of an array, each chunk once if the windows go on in time.
 
@@ -418,7 +446,7 @@ class CutReader:
         across = len(_touched(cut.rows, rows)) * sum(len(_touched(r, columns)) for r in cut.runs)
         # Small chunks are read several at a time, so that a service's delay is waited for once.
         self._step = times * max(1, array.at_once // across)
-        self._blocks: OrderedDict[int, NDArray[Any]] = OrderedDict()
+        self._blocks: OrderedDict[int, _Block] = OrderedDict()
 
     def __call__(self, times: slice, rows: slice, columns: slice) -> Window:
         """The values there, counted from the beginning of the part."""
@@ -426,38 +454,39 @@ class CutReader:
         start, stop = times.start + first, times.stop + first
         parts = []
         for number in _touched(slice(start, stop), self._step):
-            block, begins = self._block(number)
-            part = block[max(start - begins, 0) : stop - begins, rows, columns]
-            parts.append(part)
+            block = self._block(number)
+            first_of_part = max(start - block.begins, 0)
+            parts.append(block.values[first_of_part : stop - block.begins, rows, columns].copy())
+            block.let_go()
         raw = np.concatenate(parts)
         valid = mask(raw, self._fills)
         missing = valid.size - int(np.count_nonzero(valid))
         return Window(raw, valid, self._packing, None, valid.size, missing)
 
-    def _block(self, number: int) -> tuple[NDArray[Any], int]:
-        """The part's values at some successive times, and the place of the first."""
+    def _block(self, number: int) -> _Block:
+        """The part's values at some successive times."""
         start = max(number * self._step, self._cut.times.start)
         stop = min((number + 1) * self._step, self._cut.times.stop)
         if (held := self._blocks.get(number)) is not None:
             self._blocks.move_to_end(number)
-            return held, start
+            return held
         while len(self._blocks) >= BLOCKS:
             self._blocks.popitem(last=False)
         rows = self._cut.rows
         shape = (stop - start, rows.stop - rows.start, len(self._cut.columns))
-        with tempfile.TemporaryFile(dir=self._folder) as file:
-            block = np.memmap(file, self._array.variable.dtype, "w+", shape=shape)
+        block = _Block(self._folder, start, self._array.variable.dtype, shape)
         done = 0
         for run in self._cut.runs:
             width = run.stop - run.start
             for part in self._rows_at_once(run):
                 place = slice(part.start - rows.start, part.stop - rows.start)
-                block[:, place, done : done + width] = self._array.read(
+                block.values[:, place, done : done + width] = self._array.read(
                     slice(start, stop), part, run
                 )
+                block.let_go()
             done += width
         self._blocks[number] = block
-        return block, start
+        return block
 
     def _rows_at_once(self, run: slice) -> Iterator[slice]:
         """The rows, in parts whose chunks are asked for together: whole chunks each."""
