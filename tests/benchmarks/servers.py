@@ -190,25 +190,36 @@ def _published(kafka: Kafka, part: list[Batch]) -> tuple[str, int]:
             return url, pipeline.publish(part, producer, Counts())
 
 
-def memory(kafka: Kafka, messages: int) -> Iterator[str]:
+def memory(kafka: Kafka, server: Server, messages: int) -> Iterator[str]:
     """Peak memory of publish, consume and audit over so many messages."""
+    crate_url = f"crate://{server.address.user}@{server.address.server}/{SCHEMA}"
+    tables = CrateStore(server.at(SCHEMA))
+    tables.drop()
+    tables.init(replicas="0")
     with tempfile.TemporaryDirectory() as folder:
-        broker = kafka.url(new_topic())
-        both = ("--broker", broker, "--store", f"duckdb:{folder}/bench.duckdb")
+        broker = ("--broker", kafka.url(new_topic()))
+        embedded = ("--store", f"duckdb:{folder}/bench.duckdb")
         runs = {
-            "publish": ("publish", *readings(messages), "--broker", broker),
-            "consume, DuckDB": ("consume", *both, "--until-caught-up"),
-            "audit, DuckDB": ("audit", *both),
+            "publish": ("publish", *readings(messages), *broker),
+            "consume into CrateDB": (
+                *("consume", *broker, "--store", crate_url),
+                *("--group", "crate", "--until-caught-up"),
+            ),
+            "consume into DuckDB": ("consume", *broker, *embedded, "--until-caught-up"),
+            "audit over DuckDB": ("audit", *broker, *embedded),
         }
-        for name, arguments in runs.items():
-            began = time.monotonic()
-            peak = peak_mb(arguments)
-            reach = "1 GB" if name.startswith("audit") else "300 MB"
-            per_s = messages / (time.monotonic() - began)
-            yield (
-                f"| memory of {name}, {messages:,} messages | {reach} "
-                f"| {peak:,.0f} MB ({per_s:,.0f}/s) |"
-            )
+        try:
+            for name, arguments in runs.items():
+                began = time.monotonic()
+                peak = peak_mb(arguments)
+                reach = "1 GB" if name.startswith("audit") else "300 MB"
+                per_s = messages / (time.monotonic() - began)
+                yield (
+                    f"| memory of {name}, {messages:,} messages | {reach} "
+                    f"| {peak:,.0f} MB ({per_s:,.0f}/s) |"
+                )
+        finally:
+            tables.drop()
 
 
 def figures(kafka: Kafka, server: Server) -> dict[str, Callable[[], Iterator[str]]]:
@@ -229,7 +240,7 @@ def figures(kafka: Kafka, server: Server) -> dict[str, Callable[[], Iterator[str
     return {
         "throughput": throughput,
         "latency": latencies,
-        "memory": lambda: memory(kafka, 10_000_000),
+        "memory": lambda: memory(kafka, server, 10_000_000),
     }
 
 

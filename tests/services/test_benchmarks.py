@@ -30,10 +30,11 @@ def test_latency_is_measured(kafka: Kafka, cratedb: Server) -> None:
     assert "p50/p95/p99" in servers.latency_embedded(1_000, 6)
 
 
-def test_memory_is_measured(kafka: Kafka) -> None:
-    lines = list(servers.memory(kafka, 10_000))
+def test_memory_is_measured(kafka: Kafka, cratedb: Server) -> None:
+    lines = list(servers.memory(kafka, cratedb, 10_000))
     assert [line.split(",")[0] for line in lines] == [
         "| memory of publish",
-        "| memory of consume",
-        "| memory of audit",
+        "| memory of consume into CrateDB",
+        "| memory of consume into DuckDB",
+        "| memory of audit over DuckDB",
     ]
