@@ -635,6 +635,20 @@ def test_the_page_holds_no_code_inline_and_asks_no_other_machine() -> None:
         assert foreign <= {"http://www.w3.org/2000/svg"}, path.name
 
 
+def test_the_pages_files_have_their_types_and_are_sent_once(clock: Clock) -> None:
+    """A browser that has them is told that they are as they were."""
+    browser = Browser(Down(), clock)
+    types = {"": "text/html", "main.js": "text/javascript", "page.css": "text/css"}
+    for name, kind in types.items():
+        answer = browser.get(f"/{name}")
+        assert answer.headers["content-type"].startswith(kind)
+        assert answer.content == (STATIC / (name or "index.html")).read_bytes()
+        again = browser.get(f"/{name}", headers={"if-none-match": answer.headers["etag"]})
+        assert (again.status_code, again.content) == (304, b"")
+    assert browser.get("/nothing.js").status_code == 404
+    assert browser.get("/%2e%2e/app.py").status_code == 404
+
+
 def test_every_control_of_the_page_has_a_label() -> None:
     html = (STATIC / "index.html").read_text("utf-8")
     for control in re.findall(r'<(?:select|input|textarea)[^>]*id="(\w+)"', html):

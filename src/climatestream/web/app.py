@@ -22,17 +22,16 @@ from __future__ import annotations
 import gzip
 import hashlib
 import io
-import mimetypes
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.responses import Response
-from starlette.routing import Mount, Route, WebSocketRoute
-from starlette.staticfiles import StaticFiles
+from starlette.routing import Route, WebSocketRoute
 
 from climatestream.errors import ClimatestreamError, Transient, UsageError
 from climatestream.web import places
@@ -53,6 +52,14 @@ if TYPE_CHECKING:
 
 HOST: Final = "127.0.0.1"
 STATIC: Final = Path(__file__).parent / "static"
+KINDS: Final = {
+    ".css": "text/css",
+    ".html": "text/html",
+    ".js": "text/javascript",
+    ".svg": "image/svg+xml",
+}
+"""Types of the page's own files, whatever this machine's table says: browsers refuse modules under
+any other."""
 
 
 def create_app(page: Page, *, host: str = HOST, token: str | None = None) -> Starlette:
@@ -76,13 +83,18 @@ def create_app(page: Page, *, host: str = HOST, token: str | None = None) -> Sta
         routes=[
             *(Route(path, answer) for path, answer in answers.items()),
             WebSocketRoute("/live", live),
-            Mount("/", StaticFiles(directory=STATIC, html=True)),
+            Route("/", _part),
+            Route("/{name}", _part),
         ],
         middleware=[Middleware(SayHeaders), Middleware(Guard, host=host, token=token)],
         exception_handlers={ClimatestreamError: _failure},
     )
     app.state.page = page
     app.state.charts = Charts(page)
+    # kept in memory: a first frame waits for all of them, beside a pipeline that is busy
+    app.state.parts = {
+        file.name: file.read_bytes() for file in STATIC.iterdir() if file.suffix in KINDS
+    }
     app.state.browsers = 0
     return app
 
@@ -206,6 +218,27 @@ def _written(columns: list[str], rows: list[tuple[Any, ...]], form: str) -> byte
     return out.getvalue()
 
 
+async def _part(request: Request) -> Response:
+    """A file of the page's own, the page itself without a name; asked for anew at each visit."""
+    name = request.path_params.get("name", "index.html")
+    content = request.app.state.parts.get(name)
+    if content is None:
+        raise HTTPException(404)
+    return _tagged(request, content, KINDS[Path(name).suffix], _tag(content), "no-cache")
+
+
+def _tag(content: bytes) -> str:
+    return f'"{hashlib.blake2b(content, digest_size=8).hexdigest()}"'
+
+
+def _tagged(request: Request, content: bytes, kind: str, tag: str, keep: str) -> Response:
+    """A file, or that the browser has it."""
+    headers = {"ETag": tag, "Cache-Control": keep}
+    if request.headers.get("if-none-match") == tag:
+        return Response(status_code=304, headers=headers)
+    return Response(content, media_type=kind, headers=headers)
+
+
 async def _plotly(request: Request) -> Response:
     return await _packed(request, "plotly", "package_data/plotly.min.js", "text/javascript")
 
@@ -225,20 +258,14 @@ async def _packed(request: Request, package: str, path: str, kind: str) -> Respo
             content = files(package).joinpath(path).read_bytes()
             if not path.endswith(".gz"):
                 content = gzip.compress(content, 4)
-            _packed_files[path] = (
-                content,
-                f'"{hashlib.blake2b(content, digest_size=8).hexdigest()}"',
-            )
+            _packed_files[path] = content, _tag(content)
         return _packed_files[path]
 
     content, tag = await in_thread(read)
-    headers = {"ETag": tag, "Cache-Control": "max-age=3600"}
-    if request.headers.get("if-none-match") == tag:
-        return Response(status_code=304, headers=headers)
-    if "gzip" not in request.headers.get("accept-encoding", ""):
-        return Response(gzip.decompress(content), media_type=kind, headers=headers)
-    return Response(content, media_type=kind, headers={**headers, "Content-Encoding": "gzip"})
-
-
-# modules are refused by browsers under any other type, which a machine's own table may state
-mimetypes.add_type("text/javascript", ".js")
+    zipped = "gzip" in request.headers.get("accept-encoding", "")
+    if not zipped:
+        content = gzip.decompress(content)
+    answer = _tagged(request, content, kind, tag, "max-age=3600")
+    if zipped and answer.status_code == 200:
+        answer.headers["Content-Encoding"] = "gzip"
+    return answer
