@@ -120,7 +120,7 @@ def batches(draw: st.DrawFn) -> Batch:
     )
 
 
-@pytest.mark.parametrize("encode", [codec.encode, fastcodec.encode])
+@pytest.mark.parametrize("encode", [codec.encode, fastcodec.encode_columns])
 @given(batch=batches())
 def test_what_is_encoded_comes_back_bit_for_bit(encode: Any, batch: Batch) -> None:
     """decode(encode(batch)) is the batch, in the units of the store, in both forms."""
@@ -141,14 +141,23 @@ def test_what_is_encoded_comes_back_bit_for_bit(encode: Any, batch: Batch) -> No
 @given(batch=batches())
 def test_both_encoders_write_the_same_documents(batch: Batch) -> None:
     slow = [orjson.loads(document) for document in codec.encode(batch)]
-    assert [orjson.loads(document) for document in fastcodec.encode(batch)] == slow
+    assert [orjson.loads(document) for document in fastcodec.encode_columns(batch)] == slow
 
 
 def test_a_float32_is_widened_before_it_is_written() -> None:
     cells = Cells(np.array([50.0]), np.array([8.0]), ["DEU"])
     values = {"temperature": np.array([295.6215515136719], np.float32).astype(np.float64)}
-    (document,) = fastcodec.encode(Batch("x", NS, cells, values))
-    assert b"295.6215515136719" in document
+    for encode in (codec.encode, fastcodec.encode_columns):
+        (document,) = encode(Batch("x", NS, cells, values))
+        assert b"295.6215515136719" in document
+
+
+@pytest.mark.parametrize("rows", [1, fastcodec.FEW - 1, fastcodec.FEW])
+def test_few_readings_are_written_as_many_are(rows: int) -> None:
+    cells = Cells(np.linspace(47.0, 55.0, rows), np.linspace(6.0, 15.0, rows), ["DEU"] * rows)
+    values = {"temperature": np.linspace(280.0, 290.0, rows), "u10": np.full(rows, math.nan)}
+    batch = Batch("x", NS, cells, values, np.arange(rows) % 2 == 0, extra={"height": 2.0})
+    assert fastcodec.encode(batch) == codec.encode(batch) == fastcodec.encode_columns(batch)
 
 
 def test_an_infinite_value_is_refused_and_never_left_out() -> None:

@@ -36,6 +36,10 @@ Array: TypeAlias = "np.ndarray[Any, Any]"
 SHAPES = 8
 """Shapes of message that a chunk is tried for; what is left is read message by message."""
 
+FEW = 100
+"""Rows below which documents are written one by one: the columns' way costs 0.3 ms beforehand, as
+much as these rows, which counts where a series of a point has a batch for every hour [rows]."""
+
 # ------------------------------------------------------------------------------- writing
 
 
@@ -49,13 +53,20 @@ def keys(cells: Cells) -> list[bytes]:
 
 
 def encode(batch: Batch) -> list[bytes]:
-    """The JSON documents of a batch, one a row: what `codec.encode` says, in other words.
+    """The JSON documents of a batch, one a row, whichever way is the quicker.
 
     Raises
     ------
     SourceError
         A value is infinite: JSON has no word for it, and to leave it out would lose it.
     """
+    for name, values in batch.values.items():
+        _refuse_infinite(batch, name, np.asarray(values, dtype=np.float64))
+    return codec.encode(batch) if len(batch) < FEW else encode_columns(batch)
+
+
+def encode_columns(batch: Batch) -> list[bytes]:
+    """What `codec.encode` says of finite values, in other words."""
     head = orjson.dumps(
         {"timestamp": batch.time_ns, "dataset": batch.dataset, **batch.extra}
     ).decode()
@@ -67,7 +78,6 @@ def encode(batch: Batch) -> list[bytes]:
         parts.append(pl.col("preliminary").cast(pl.String))
     for number, (name, values) in enumerate(batch.values.items()):
         array = np.asarray(values, dtype=np.float64)
-        _refuse_infinite(batch, name, array)
         columns[f"value {number}"] = pl.Series(array, nan_to_null=True)
         parts.append(pl.lit(f",{_quoted(name)}:"))
         parts.append(pl.col(f"value {number}").cast(pl.String).fill_null("null"))
