@@ -82,6 +82,20 @@ def test_wait_for_another_ends_when_asked_to(cache: Cache) -> None:
         pass
 
 
+def test_the_cache_of_another_user_is_told(cache: Cache, monkeypatch: pytest.MonkeyPatch) -> None:
+    def denied(*_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied", "a.lock")
+
+    monkeypatch.setattr("climatestream.sources.cache.ReadWriteLock", denied)
+    says = "is another user's .*a.lock can't be opened.*: name a folder of your own with --cache"
+    with pytest.raises(UsageError, match=says), cache.reading("a"):
+        pass
+    with pytest.raises(UsageError, match=says), cache.writing("a", threading.Event()):
+        pass
+    with pytest.raises(UsageError, match=says):
+        cache.remove("a")
+
+
 def test_folder_that_can_not_be_made_is_told(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(UsageError, match="can't be made: .*; name another folder with --cache"):

@@ -215,7 +215,13 @@ class Cache:
         return removed
 
     def _lock(self, key: str) -> ReadWriteLock:
-        return ReadWriteLock(self.folder / LOCKS / f"{key}.lock", is_singleton=False)
+        try:
+            return ReadWriteLock(self.folder / LOCKS / f"{key}.lock", is_singleton=False)
+        except PermissionError as error:
+            raise UsageError(
+                f"the cache {self.folder} is another user's ({error.filename} can't be opened): "
+                "name a folder of your own with --cache"
+            ) from error
 
 
 class Slot:
