@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -80,6 +81,18 @@ def test_wait_for_another_ends_when_asked_to(cache: Cache) -> None:
         cache.writing("a", stop, stop.set),
     ):
         pass
+
+
+def test_what_one_thread_reads_another_may_close(cache: Cache) -> None:
+    """The thread that reads opens what `auto:` turns to, the first one closes it."""
+    keep(cache, "a", 4_000, 100.0)
+    kept = ExitStack()
+    thread = threading.Thread(target=kept.enter_context, args=(cache.reading("a"),))
+    thread.start()
+    thread.join()
+    assert not cache.remove("a"), "it is being read"
+    kept.close()
+    assert cache.remove("a")
 
 
 def test_the_cache_of_another_user_is_told(cache: Cache, monkeypatch: pytest.MonkeyPatch) -> None:

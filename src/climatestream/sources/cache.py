@@ -157,14 +157,15 @@ class Cache:
 
     @contextmanager
     def reading(self, key: str) -> Iterator[Path | None]:
-        """The answer of an entry, which stays while it is read; None: it is not there."""
+        """The answer of an entry, which stays while it is read; None: it is not there.
+
+        May be left by another thread than entered it: `auto:` turns to the Data Store in the thread
+        that reads, and is closed by the one that started it.
+        """
         lock = self._lock(key)
         try:
             lock.acquire_read()
-            try:
-                yield Slot(self.folder / key).answer()
-            finally:
-                lock.release()
+            yield Slot(self.folder / key).answer()
         finally:
             lock.close()
 
