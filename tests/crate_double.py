@@ -15,6 +15,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Final
 
@@ -190,6 +191,10 @@ class CrateDouble:
             r'SELECT .* FROM "demo"."climate_data" WHERE dataset = \?', statement, re.DOTALL
         ):
             return _rows(self._found(statement, request["args"]))
+        if statement.startswith('SELECT DISTINCT dataset, "year" FROM "demo"."climate_data"'):
+            return _rows(
+                [list(pair) for pair in sorted({(key[0], _year_ms(key[2])) for key in self.rows})]
+            )
         if asked := re.match(
             r'SELECT ([^()]*) FROM "demo"."(\w+)" *(?:WHERE (.*?))?\s*(?:ORDER BY .*)?$',
             " ".join(statement.split()),
@@ -332,6 +337,13 @@ class CrateDouble:
             for key in dict.fromkeys(keys)
             if key in self.rows
         ]
+
+
+def _year_ms(time_ms: int) -> int:
+    """The generated column: when the year of a time began [ms]."""
+    epoch = datetime(1970, 1, 1, tzinfo=UTC)
+    year = (epoch + timedelta(milliseconds=time_ms)).year
+    return (datetime(year, 1, 1, tzinfo=UTC) - epoch) // timedelta(milliseconds=1)
 
 
 _RANK: Final = {"preliminary": 0, "published_at": 1, "source": 2, '"offset"': 3}

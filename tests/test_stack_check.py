@@ -18,6 +18,7 @@ from scripts import stack_check, stack_env
 from scripts.stack_check import Finding, Grafana, Patience
 
 from climatestream.dashboards import generate
+from climatestream.stores.open import open_store
 
 PASSWORD = "of-a-test"  # noqa: S105 - of this fake
 BOARD = {"uid": "climate", "title": "Climate", "panels": [{"id": 1}, {"id": 2}]}
@@ -208,7 +209,10 @@ def test_a_command_that_is_not_well_says_why(tmp_path: Path) -> None:
     store = f"duckdb:{tmp_path}/no/folder.duckdb"
     found = stack_check.command("doctor", ["doctor", "--store", store], {})
     assert "store: " in found.wrong
-    refused = stack_check.command("audit", ["audit", "--broker", "nonsense:"], {})
+    store = f"duckdb:{tmp_path}/a.duckdb"
+    with open_store(store):
+        pass
+    refused = stack_check.command("audit", ["audit", "--broker", "nonsense:", "--store", store], {})
     assert "nonsense:" in refused.wrong
 
 
