@@ -20,7 +20,7 @@ import yaml
 from climatestream.aws.mapping_settings import read_deployment
 from climatestream_aws import config as configs
 from climatestream_aws import stacks
-from climatestream_aws.artefacts import CHECKOUT
+from climatestream_aws.config import CHECKOUT
 from climatestream_aws.rules import judge
 from climatestream_aws.stacks import Artefacts
 

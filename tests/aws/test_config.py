@@ -9,7 +9,7 @@ import pytest
 
 from climatestream.errors import UsageError
 from climatestream_aws import config as configs
-from climatestream_aws.artefacts import CHECKOUT
+from climatestream_aws.config import CHECKOUT
 from tests.aws.templates import STORE, config
 
 

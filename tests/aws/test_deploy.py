@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -117,7 +120,9 @@ def test_the_password_is_asked_once_and_shown_nowhere(
     assert "very-secret" not in done.output + " ".join(ran)
 
 
-def test_undeploy_takes_both_stacks_away_and_says_what_is_left(ran: list[str]) -> None:
+def test_undeploy_takes_both_stacks_away_and_says_what_is_left(
+    ran: list[str], all_is_well: list[str]
+) -> None:
     done = invoke("undeploy", "--yes")
     assert done.exit_code == 0, done.output
     assert verbs(ran) == ["destroy Secrets Pipeline"]
@@ -125,12 +130,12 @@ def test_undeploy_takes_both_stacks_away_and_says_what_is_left(ran: list[str]) -
     assert "Left on purpose:" in done.output
 
 
-def test_undeploy_asks(ran: list[str]) -> None:
+def test_undeploy_asks(ran: list[str], all_is_well: list[str]) -> None:
     assert invoke("undeploy", answer="n\n").exit_code == 1
     assert ran == []
 
 
-def test_a_replay_is_a_parameter_of_the_pipeline(ran: list[str]) -> None:
+def test_a_replay_is_a_parameter_of_the_pipeline(ran: list[str], all_is_well: list[str]) -> None:
     done = invoke("replay", "2025-08-10T06:00:00Z")
     assert done.exit_code == 0, done.output
     assert "--parameters Pipeline:ReplayFrom=1754805600" in ran[0]
@@ -160,12 +165,42 @@ def problems(session: Any, **changes: Any) -> dict[str, str]:
     return {finding.what: finding.problem for finding in found if finding.problem}
 
 
-def test_without_credentials_nothing_more_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No credentials, wherever they are looked for."""
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     monkeypatch.setenv("AWS_CONFIG_FILE", "/nowhere")
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", "/nowhere")
+
+
+@pytest.mark.parametrize("words", [["bootstrap"], ["undeploy", "--yes"], ["replay", "2025-08-10"]])
+@pytest.mark.parametrize("profile", [None, "of-nobody"])
+def test_without_credentials_nothing_is_begun(
+    ran: list[str],
+    nobody: None,
+    monkeypatch: pytest.MonkeyPatch,
+    words: list[str],
+    profile: str | None,
+) -> None:
+    """One sentence says so, with the next step, before the CDK is called."""
+    if profile is not None:
+        monkeypatch.setenv("AWS_PROFILE", profile)
+    error = invoke(*words).exception
+    assert isinstance(error, UsageError)
+    assert "AWS_PROFILE" in str(error) if profile is None else profile in str(error)
+    assert "aws configure" in str(error)
+    assert ran == []
+
+
+def test_without_node_it_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/nowhere")
+    with pytest.raises(UsageError, match=r"npx is not found: install Node\.js"):
+        commands.run(["npx", "--version"])
+
+
+def test_without_credentials_nothing_more_is_asked(nobody: None) -> None:
     [finding] = checks.look(config("default"), boto3.Session(region_name="eu-central-1"))
     assert finding.problem is not None
     assert "AWS does not know who you are" in finding.problem
@@ -247,3 +282,11 @@ def _at(given: Any, address: Any) -> Any:
     other = replace(given)
     object.__setattr__(other, "address", address)
     return other
+
+
+def test_the_commands_start_without_the_cdk() -> None:
+    """It wants Node as it is imported, and takes seconds: a wrong argument is told at once."""
+    code = "import sys, climatestream_aws.__main__; sys.exit('jsii' in sys.modules)"
+    path = os.pathsep.join(sys.path)
+    done = subprocess.run([sys.executable, "-c", code], env={"PYTHONPATH": path}, check=False)
+    assert done.returncode == 0

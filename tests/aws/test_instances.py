@@ -15,7 +15,7 @@ import pytest
 from aws_cdk import aws_ecr_assets as ecr_assets
 
 from climatestream_aws import artefacts, producer
-from climatestream_aws.artefacts import CHECKOUT
+from climatestream_aws.config import CHECKOUT
 from climatestream_aws.stacks import Artefacts
 
 NOTED = ("dnf", "systemctl", "aws", "grafana", "chgrp")

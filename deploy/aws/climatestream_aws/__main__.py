@@ -21,7 +21,7 @@ from climatestream.stores.crate_tables import Tables, User
 from climatestream.stores.schema import quoted
 from climatestream_aws import checks, cost, linters
 from climatestream_aws import config as configs
-from climatestream_aws.artefacts import CHECKOUT
+from climatestream_aws.config import CHECKOUT
 
 CDK: Final = ("npx", "--yes", "aws-cdk@2.1148.1")
 OUT: Final = CHECKOUT / "cdk.out"
@@ -45,8 +45,12 @@ EXAMPLE_NETWORK: Final = "203.0.113.0/24"
 
 def run(command: Sequence[str]) -> None:
     """Run a command, with its output where it belongs, and fail as it fails."""
-    environment = os.environ | {"JSII_SILENCE_WARNING_END_OF_LIFE_NODE_VERSION": "1"}
-    done = subprocess.run(command, cwd=CHECKOUT, env=environment, check=False)  # noqa: S603 - ours
+    try:
+        done = subprocess.run(command, cwd=CHECKOUT, check=False)  # noqa: S603 - ours
+    except FileNotFoundError as error:
+        raise UsageError(
+            f"{command[0]} is not found: install Node.js 22 or newer, on which the CDK runs"
+        ) from error
     if done.returncode:
         raise click.ClickException(f"`{' '.join(command)}` failed with {done.returncode}")
 
@@ -112,8 +116,12 @@ def main() -> None:
 
 def _session(config: configs.Config) -> Any:
     import boto3
+    from botocore.exceptions import ProfileNotFound
 
-    return boto3.Session(region_name=config.region)
+    try:
+        return boto3.Session(region_name=config.region)
+    except ProfileNotFound as error:
+        raise UsageError(f"{error}: name one of `aws configure list-profiles`") from error
 
 
 @main.command()
@@ -164,6 +172,7 @@ def undeploy(yes: bool, **options: Any) -> None:
     """Take away all that costs money."""
     deployment = chosen(**options)
     name = deployment.config.name
+    checks.account(_session(deployment.config))
     if not yes:
         click.confirm(f"Delete the stacks {name} and {name}-secrets, with their data?", abort=True)
     deployment.cdk("destroy", "Pipeline", "Secrets", "--force")
@@ -172,11 +181,13 @@ def undeploy(yes: bool, **options: Any) -> None:
 
 @main.command()
 @common
-@click.argument("from_")
+@click.argument("from_", metavar="FROM")
 def replay(from_: str, **options: Any) -> None:
     """Consume the topic again from a time on: 2025-08-10, 2025-08-10T06:00:00Z, or never."""
     seconds = replayed_from(from_)
-    chosen(**options).cdk(
+    deployment = chosen(**options)
+    checks.account(_session(deployment.config))
+    deployment.cdk(
         "deploy",
         "Pipeline",
         "--require-approval",
@@ -265,9 +276,9 @@ def _lets_in(config: configs.Config, user: User) -> bool:
 @common
 def bootstrap(**options: Any) -> None:
     """Prepare a region of an account for the CDK."""
-    deployment = chosen(**options)
-    account = _session(deployment.config).client("sts").get_caller_identity()["Account"]
-    run([*CDK, "bootstrap", f"aws://{account}/{deployment.config.region}"])
+    config = chosen(**options).config
+    account = checks.account(_session(config))
+    run([*CDK, "bootstrap", f"aws://{account}/{config.region}"])
 
 
 @main.command()

@@ -9,7 +9,7 @@ from __future__ import annotations
 from climatestream.aws.mapping_settings import read_deployment
 from climatestream_aws import artefacts, stacks
 from climatestream_aws import config as configs
-from climatestream_aws.artefacts import CHECKOUT
+from climatestream_aws.config import CHECKOUT
 from climatestream_aws.rules import judge
 
 

@@ -9,9 +9,9 @@ import sys
 from pathlib import Path
 
 from climatestream.dashboards import alerts
+from climatestream_aws.config import CHECKOUT
 from climatestream_aws.stacks import Artefacts
 
-CHECKOUT = Path(__file__).parents[3]
 EPOCH = "1735689600"
 """The time of every file in the wheel, 2025-01-01: the same sources give the same bytes."""
 

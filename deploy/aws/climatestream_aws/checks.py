@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
-from climatestream.errors import ClimatestreamError
+from climatestream.errors import ClimatestreamError, UsageError
 from climatestream.stores.crate_http import CrateHttp
 from climatestream_aws.config import Config
 
@@ -34,19 +34,34 @@ class Finding:
     problem: str | None = None
 
 
+def account(session: Session) -> str:
+    """The number of the account that the credentials are of.
+
+    Raises
+    ------
+    UsageError
+        There are none, or AWS does not take them.
+    """
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    try:
+        return str(session.client("sts").get_caller_identity()["Account"])
+    except (BotoCoreError, ClientError) as error:
+        raise UsageError(
+            f"AWS does not know who you are: {error}; run `aws configure sso`, or set AWS_PROFILE"
+        ) from error
+
+
 def look(config: Config, session: Session) -> Iterator[Finding]:
     """Look at one thing after the other; without credentials, at nothing more."""
     from botocore.exceptions import BotoCoreError, ClientError
 
     try:
-        who = session.client("sts").get_caller_identity()
-    except (BotoCoreError, ClientError) as error:
-        yield Finding(
-            "credentials",
-            f"AWS does not know who you are: {error}; run `aws configure sso`, or set AWS_PROFILE",
-        )
+        number = account(session)
+    except UsageError as error:
+        yield Finding("credentials", str(error))
         return
-    yield Finding(f"credentials: account {who['Account']}")
+    yield Finding(f"credentials: account {number}")
     for check in (_zones, _bootstrapped, _network_quotas, _concurrency, _kafka, _domain):
         try:
             yield check(config, session)

@@ -22,6 +22,9 @@ from climatestream.stores.crate_address import Address, parse
 Kafka = Literal["provisioned", "serverless"]
 Producer = Literal["ec2", "fargate"]
 
+CHECKOUT: Final = Path(__file__).parents[3]
+"""The repository. It is here, where nothing of the CDK is imported, which wants Node at once."""
+
 _NAME: Final = re.compile(r"[a-z][a-z0-9-]{0,24}")
 """Short enough for every name that is made of it: a load balancer's may have 32 characters."""
 
