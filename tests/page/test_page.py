@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import threading
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -18,6 +18,7 @@ from climatestream.web.server import Server
 from tests.page.conftest import Open, Opened, serving
 from tests.page.feeding import FedPage, Nothing
 from tests.page.stores import WEATHER, fill
+from tests.test_web import pipeline_row
 
 SIZES = {"laptop": (1440, 900), "phone": (390, 844), "screen": (2560, 1440)}
 MONTHS = "dataset=era5-land%2Fmonthly-mean"
@@ -64,6 +65,30 @@ def test_the_boards_are_accessible(url: str, open_page: Open, board: str, theme:
     page.until(f"document.querySelector('#{board} table, #{board} .none')")
     page.picture(f"{board}-{theme}")
     assert page.findings() == []
+
+
+def test_latencies_of_several_powers_of_ten_have_ticks_that_are_whole(
+    open_page: Open, tmp_path: Path
+) -> None:
+    path = tmp_path / "ran.duckdb"
+    now = datetime.now(UTC)
+    with open_store(f"duckdb:{path}") as store, Server(store, port=0) as server:
+        store.write(readings(now, 10.0))
+        store.record(
+            [
+                pipeline_row(now - timedelta(seconds=5 * ago), partition, rows=100)
+                for ago in range(10)
+                for partition in range(2)
+            ]
+        )
+        page = open_page(f"{server.url}/?board=pipeline")
+        ticks = """[...document.querySelectorAll('#panel-latency .ytick text')]
+            .map((tick) => tick.textContent)"""
+        page.until(f"{ticks}.length > 1")
+        assert page.tab.evaluate(ticks) == ["10", "20", "50"]
+        assert page.tab.inner_text("#panel-lag strong").endswith("messages")
+        assert page.tab.inner_text("#panel-latency strong").startswith("p95 ")
+        page.close()
 
 
 def test_every_chart_of_the_first_screen_has_a_hundred_points(url: str, open_page: Open) -> None:

@@ -13,7 +13,7 @@ const STEADY_MS = 5000; // of the pipeline and quality boards
 
 /**
  * @typedef {object} Around what the boards show
- * @property {() => {dataset: string | null, variable: string | null, cell: {latitude: number, longitude: number} | null, choices: Choice[]}} look
+ * @property {() => {dataset: string | null, variable: string | null, cell: {latitude: number, longitude: number} | null, choices: Choice[], idle: boolean}} look
  * @property {Timeline} timeline
  * @property {(name: string) => void} choose
  * @property {(panel: string, variable?: string) => void} query
@@ -254,7 +254,7 @@ export class PipelineBoard extends PanelBoard {
     super(root, around, [
       ["rate", "Readings a second"],
       ["lag", "Lag by partition"],
-      ["latency", "Event to stored"],
+      ["latency", "Event to stored, ms"],
       ["delay", "Latencies"],
       ["letters", "Dead letters"],
     ]);
@@ -265,6 +265,7 @@ export class PipelineBoard extends PanelBoard {
     const [rate, lag, latency] = await Promise.all(["rate", "lag", "latency"].map((name) => ask(name)));
     const column = (/** @type {any} */ panel, /** @type {number} */ i) => panel.rows.map((/** @type {any[]} */ row) => row[i]);
     const idle = "nothing has run against this store";
+    const last = this.around.look().idle ? "last " : "";
     if (rate.rows.length) {
       await charts.lines(
         this.cards.rate.plot,
@@ -272,7 +273,7 @@ export class PipelineBoard extends PanelBoard {
         { unit: "readings/s", range: null, label: `${rate.title}: last ${words.value(rate.rows.at(-1)[1])}` },
       );
     } else this.put("rate", element("p", idle, "none"));
-    this.cards.rate.says.textContent = rate.rows.length ? `${words.short(rate.rows.at(-1)[1])}/s` : "";
+    this.cards.rate.says.textContent = rate.rows.length ? `${last}${words.short(rate.rows.at(-1)[1])}/s` : "";
     const parts = [...new Set(column(lag, 1))].sort((a, b) => a - b);
     if (parts.length) {
       await charts.lines(
@@ -284,6 +285,9 @@ export class PipelineBoard extends PanelBoard {
         { unit: "messages", range: null, legend: parts.length > 1, label: `${lag.title}: ${parts.length} partitions` },
       );
     } else this.put("lag", element("p", idle, "none"));
+    const newest = new Map(lag.rows.map((/** @type {any[]} */ [, part, messages]) => [part, messages]));
+    const behind = [...newest.values()].reduce((sum, messages) => sum + (messages ?? 0), 0);
+    this.cards.lag.says.textContent = parts.length ? `${last}${words.short(behind)} ${behind === 1 ? "message" : "messages"}` : "";
     if (latency.rows.length) {
       await charts.lines(
         this.cards.latency.plot,
@@ -291,6 +295,7 @@ export class PipelineBoard extends PanelBoard {
         { unit: "ms", range: null, legend: true, log: true, label: `${latency.title}: last p95 ${words.duration(latency.rows.at(-1)[2])}` },
       );
     } else this.put("latency", element("p", idle, "none"));
+    this.cards.latency.says.textContent = latency.rows.length ? `${last}p95 ${words.duration(latency.rows.at(-1)[2])}` : "";
     const [delay, queryable, letters] = await Promise.all(["delay", "queryable", "letters"].map((name) => ask(name)));
     const three = (/** @type {any[] | undefined} */ row) => [0, 1, 2].map((i) => words.duration(row?.[i]));
     this.put(

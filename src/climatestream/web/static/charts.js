@@ -371,12 +371,34 @@ export async function lines(plot, lines, says) {
       legend: { orientation: "h", x: 0, y: 1.02, yanchor: "bottom", font: font(), bgcolor: "rgba(0,0,0,0)" },
       margin: { l: LEFT, r: RIGHT, t: says.legend ? 24 : 6, b: 20 },
       xaxis: axis({ type: "date", nticks: 4, showgrid: false, fixedrange: true, ...(says.range ? { range: says.range.map(words.iso) } : {}) }),
-      yaxis: axis({ nticks: 4, fixedrange: true, rangemode: "tozero", ...(says.log ? { type: "log", rangemode: "normal" } : {}) }),
+      yaxis: axis({ nticks: 4, fixedrange: true, rangemode: "tozero", ...(says.log ? logarithmic(lines.flatMap(({ y }) => y)) : {}) }),
     }),
     CONFIG,
   );
   plot.setAttribute("role", "img");
   plot.setAttribute("aria-label", says.label);
+}
+
+/**
+ * An axis of powers of ten, and of what lies between them where those are few, from the tick below
+ * the values to the one above. Each is told whole: Plotly's own are single digits between powers.
+ * @param {(number | null)[]} values
+ */
+function logarithmic(values) {
+  const known = values.filter((one) => one !== null && one > 0).map((one) => Math.log10(Number(one)));
+  const [low, high] = known.length ? [Math.min(...known), Math.max(...known)] : [0, 1];
+  const steps = high - low > 2.5 ? [1] : [1, 2, 5];
+  const tickvals = [];
+  for (let power = Math.floor(low) - 1; power <= Math.ceil(high); power++) {
+    for (const step of steps) tickvals.push(step * 10 ** power);
+  }
+  const logs = tickvals.map(Math.log10);
+  return {
+    type: "log",
+    range: [logs.findLast((one) => one <= low) ?? low, logs.find((one) => one > high) ?? high],
+    tickvals,
+    ticktext: tickvals.map((one) => (one < 1 ? String(Number(one.toPrecision(1))) : words.short(one))),
+  };
 }
 
 /** @param {HTMLElement} plot */

@@ -53,6 +53,7 @@ const around = {
     variable: state?.variable ?? null,
     cell: marked,
     choices: state?.variables ?? [],
+    idle: !state?.pace?.rate,
   }),
   timeline,
   choose: (/** @type {string} */ variable) => choose({ variable }),
