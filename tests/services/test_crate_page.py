@@ -22,6 +22,8 @@ from climatestream.ports import Description, Store
 from climatestream.stores.crate import CrateStore
 from climatestream.stores.open import open_store
 from climatestream.web import fields
+from climatestream.web.server import Server as PageServer
+from tests.page.conftest import Opened, chromium, launched
 from tests.services.crate import Server
 from tests.services.test_crate_store import RefreshedStore, clean
 from tests.test_web import NOON, Browser, Clock, pipeline_row, put
@@ -31,6 +33,9 @@ SCHEMA = "climatestream_test_page"
 HOURS = 30
 CELLS = 40
 LOOK = {"dataset": "era5-land/hourly", "variable": "temperature"}
+PIXELS = """() => { const { canvas } = climatestream.map.raster;
+  const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
+  return [...new Uint32Array(data.buffer)]; }"""
 CELL = {"cell": "50.01,11.32"}
 SPAN = {"from": "2025-08-12T14:00Z", "to": "2025-08-13T09:00Z"}
 
@@ -71,17 +76,29 @@ def fill(store: Store) -> None:
 
 
 @pytest.fixture(scope="module")
-def both(cratedb: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Any, Any]]:
-    """The page over each store, with the same readings."""
-    clock = Clock()
-    clock.pass_(HOURS * 3600.0)
+def stores(cratedb: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Any, Any]]:
+    """Each store, with the same readings."""
     path = tmp_path_factory.mktemp("page") / "same.duckdb"
     crate = RefreshedStore(clean(cratedb, SCHEMA))
     with open_store(f"duckdb:{path}") as duckdb, crate.store:
         fill(duckdb)
         fill(crate)
-        yield Browser(crate, clock), Browser(duckdb, clock)
+        yield crate, duckdb
     CrateStore(cratedb.at(SCHEMA)).drop()
+
+
+@pytest.fixture(scope="module")
+def clock() -> Clock:
+    clock = Clock()
+    clock.pass_(HOURS * 3600.0)
+    return clock
+
+
+@pytest.fixture(scope="module")
+def both(stores: tuple[Store, Store], clock: Clock) -> tuple[Browser, Browser]:
+    """The page over each store."""
+    crate, duckdb = (Browser(store, clock) for store in stores)
+    return crate, duckdb
 
 
 def same(ours: Any, theirs: Any, at: str = "answer") -> None:
@@ -183,6 +200,27 @@ def test_exports_hold_the_same(both: tuple[Browser, Browser], panel: str) -> Non
 def browser_parquet(browser: Browser, panel: str) -> pl.DataFrame:
     answer = browser.get(f"/export/{panel}.parquet", params=LOOK)
     return pl.read_parquet(io.BytesIO(answer.content))
+
+
+@pytest.mark.skipif(chromium() is None, reason="no chromium: apt-get install chromium")
+def test_the_map_draws_the_same_field_and_every_board_opens(
+    stores: tuple[Store, Store], clock: Clock
+) -> None:
+    """In a browser, pixel by pixel, without an error on its console."""
+    drawn = []
+    for store in stores:
+        with launched() as browser, PageServer(store, port=0, clock=clock) as server:
+            page = Opened(browser.new_page(viewport={"width": 1440, "height": 900}))
+            page.tab.goto(f"{server.url}/?dataset={LOOK['dataset']}&variable=temperature&cells")
+            page.ready()
+            for board in ("pipeline", "quality"):
+                page.tab.click(f"#tab-{board}")
+                page.until(f"document.querySelector('#{board} table')")
+            drawn.append(page.tab.evaluate(PIXELS))
+        page.check()
+    ours, theirs = drawn
+    assert len(set(ours)) > 10
+    assert ours == theirs
 
 
 def test_serve_shows_a_schema_of_a_server(
