@@ -16,6 +16,7 @@ from climatestream.audit import Auditor
 from climatestream.brokers.memory import MemoryBroker
 from climatestream.errors import DeliveryFailed, UsageError
 from climatestream.ingest import Ingest
+from climatestream.letters import find
 from climatestream.meter import Meter
 from climatestream.model import DeadLetter, Headers
 from climatestream.retry import ATTEMPTS, Correct, Retried, parse_change, retry, with_fields
@@ -46,10 +47,11 @@ class World:
             ingest = Ingest(self.store, decode=fastcodec.decode)
             work(consumer, ingest, meter, finished=lambda: True, stop=threading.Event())
 
-    def retry(self, *corrected: Correct) -> Retried:
+    def retry(self, *corrected: Correct, named: bool = False) -> Retried:
         """Retry every dead letter; consume what that published."""
         with self.broker.producer() as producer:
-            done = retry(self.store, producer, self.store.dead_letters(), *corrected)
+            letters = self.store.dead_letters()
+            done = retry(self.store, producer, letters, *corrected, named=named)
         self.consume()
         return done
 
@@ -153,6 +155,20 @@ def test_a_letter_that_was_retried_is_not_retried_again(world: World) -> None:
     assert letter.attempt == 1
 
 
+def test_a_letter_is_found_by_its_place_and_one_that_was_retried_is_told(world: World) -> None:
+    world.publish(reading(95))
+    world.consume()
+    topic = world.broker.topic
+    letter, _ = find(world.store, (topic, 0, 0), again=True)
+    assert letter.offset == 0
+    with pytest.raises(UsageError, match="0@7 is no dead letter of the store"):
+        find(world.store, (topic, 0, 7))
+    world.retry(with_fields({"latitude": 50.0}))
+    with pytest.raises(UsageError, match="0@0 was published again at 20.* already"):
+        find(world.store, (topic, 0, 0), again=True)
+    assert find(world.store, (topic, 0, 0))[0].retried_at_ms is not None
+
+
 class Deaf:
     """A producer whose messages are not acknowledged."""
 
@@ -210,7 +226,7 @@ def test_a_message_that_is_no_object_needs_a_whole_document(world: World) -> Non
     world.publish(b"no JSON")
     world.consume()
     with pytest.raises(UsageError, match="--from FILE"):
-        world.retry(with_fields({"latitude": 50.0}))
+        world.retry(with_fields({"latitude": 50.0}), named=True)
     assert [letter.retried_at_ms for letter in world.letters()] == [None]
     assert world.retry(lambda _: orjson.dumps(reading(52))).published == 1
     assert [row[0] for row in world.rows()] == [52.0]
@@ -219,7 +235,22 @@ def test_a_message_that_is_no_object_needs_a_whole_document(world: World) -> Non
 def test_a_letter_without_a_value_needs_one(world: World) -> None:
     [letter] = [DeadLetter("t", 0, 7, 1, None, None, (), "empty", "no value")]
     with pytest.raises(UsageError, match="t/0@7 has no value"):
-        retry(world.store, Deaf(), [(letter, 1)])
+        retry(world.store, Deaf(), [(letter, 1)], named=True)
+
+
+def test_a_letter_that_cant_be_mended_keeps_no_other_from_being_published(world: World) -> None:
+    """Of all letters; it stays to be retried. Those named are published together or not at all."""
+    world.publish(b"no JSON", reading(95), b"")
+    world.consume()
+    mend = with_fields({"latitude": 50.0})
+    with pytest.raises(UsageError, match="0@2 is no JSON object"):
+        world.retry(mend, named=True)
+    assert [letter.retried_at_ms for letter in world.letters()] == [None] * 3
+    done = world.retry(mend)
+    assert (done.published, done.left) == (1, 2)
+    assert ["0@2" in sentence for sentence in done.unmended] == [True, False]
+    assert [letter.retried_at_ms is None for letter in world.letters()] == [True, False, True]
+    assert world.audit() == {"dead": 3, "stored": 1}
 
 
 @pytest.mark.parametrize(

@@ -37,6 +37,8 @@ if TYPE_CHECKING:
     from climatestream.stores.crate_tables import User
 
 STDOUT = "-"
+UNMENDED = 10
+"""Dead letters that can't be mended of which `retry` says why, one by one."""
 ON_FAILURE = "Count what `lambda --on-failure WHERE` holds among the dead letters."
 
 STANDARD_PERIOD = "1991-2020"
@@ -404,15 +406,11 @@ def show_letter(message: str, store: str, json_: bool) -> int:
 
     position = letters.parse_position(message)
     with open_store(store, existing=True) as opened:
-        found = opened.dead_letters(position=position)
-    if not found:
-        raise UsageError(
-            f"{message} is no dead letter of {store}; `climatestream dead-letters list` has them"
-        )
+        found = letters.find(opened, position)
     if json_:
-        click.echo(orjson.dumps(letters.as_json(*found[0], whole=True)))
+        click.echo(orjson.dumps(letters.as_json(*found, whole=True)))
     else:
-        letters.print_whole(*found[0])
+        letters.print_whole(*found)
     return 0
 
 
@@ -458,10 +456,14 @@ def retry_letters(
     with open_broker(broker) as kafka, letters_of as opened, kafka.producer() as producer:
         if on_failure is not None:
             opened.bury(list(read_destination(on_failure, broker)))
-        found = [pair for place in positions for pair in opened.dead_letters(position=place)]
+        found = [letters.find(opened, place, again=True) for place in positions]
         if not positions:
             found = opened.dead_letters()
-        retried = retry.retry(opened, producer, found, correct)
+        retried = retry.retry(opened, producer, found, correct, named=bool(positions))
+    for sentence in retried.unmended[:UNMENDED]:
+        click.echo(sentence, err=True)
+    if len(retried.unmended) > UNMENDED:
+        click.echo(f"and {len(retried.unmended) - UNMENDED:,} more like these", err=True)
     if json_:
         click.echo(orjson.dumps({"published": retried.published, "left_dead": retried.left}))
     else:

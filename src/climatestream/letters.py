@@ -6,7 +6,7 @@ import base64
 import re
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from rich.table import Table
 from rich.text import Text
@@ -14,6 +14,9 @@ from rich.text import Text
 from climatestream.errors import UsageError
 from climatestream.model import DeadLetter
 from climatestream.tables import console
+
+if TYPE_CHECKING:
+    from climatestream.ports import Store
 
 FIRST_BYTES: Final = 60
 """Bytes of a message that a list shows [bytes]."""
@@ -33,6 +36,32 @@ def parse_position(text: str) -> tuple[str, int, int]:
     return match[1], int(match[2]), int(match[3])
 
 
+def find(
+    store: Store, position: tuple[str, int, int], *, again: bool = False
+) -> tuple[DeadLetter, int]:
+    """The dead letter at a topic, partition and offset, and when it died [ms].
+
+    Raises
+    ------
+    UsageError
+        There is none, or, to be published `again`, it was already.
+    """
+    text = "{}/{}@{}".format(*position)
+    found = store.dead_letters(position=position)
+    if not found:
+        raise UsageError(
+            f"{text} is no dead letter of the store; `climatestream dead-letters list` has them"
+        )
+    # a topic that was made anew has the same offsets again
+    letter, dead_at_ms = next((one for one in found if one[0].retried_at_ms is None), found[0])
+    if again and letter.retried_at_ms is not None:
+        raise UsageError(
+            f"{text} was published again at {time_of(letter.retried_at_ms)} already: what became "
+            f"of that message is another dead letter, or a reading"
+        )
+    return letter, dead_at_ms
+
+
 def as_json(letter: DeadLetter, dead_at_ms: int, *, whole: bool = False) -> dict[str, Any]:
     """A dead letter as a JSON object; with its whole value, in base64, where asked for."""
     shown: dict[str, Any] = {
@@ -40,11 +69,12 @@ def as_json(letter: DeadLetter, dead_at_ms: int, *, whole: bool = False) -> dict
         "topic": letter.topic,
         "partition": letter.partition,
         "offset": letter.offset,
-        "published_at": _time(letter.published_at_ms),
-        "dead_at": _time(dead_at_ms),
+        "published_at": time_of(letter.published_at_ms),
+        "dead_at": time_of(dead_at_ms),
         "reason": letter.reason,
         "error": letter.error,
         "attempt": letter.attempt,
+        "retried_at": None if letter.retried_at_ms is None else time_of(letter.retried_at_ms),
         "key": None if letter.key is None else letter.key.decode(errors="replace"),
         "bytes": None if letter.value is None else len(letter.value),
         "begins": _first_bytes(letter.value),
@@ -62,12 +92,13 @@ def print_table(letters: Sequence[tuple[DeadLetter, int]]) -> None:
         return
     table = Table()
     table.add_column("message", overflow="fold")  # whole: it is what `show` and `retry` take
-    for name in ("published", "reason", "error", "begins"):
+    for name in ("published", "retried", "reason", "error", "begins"):
         table.add_column(name)
     for letter, _ in letters:
         table.add_row(
             _place(letter),
-            _time(letter.published_at_ms),
+            time_of(letter.published_at_ms),
+            "" if letter.retried_at_ms is None else time_of(letter.retried_at_ms),
             letter.reason,
             Text(letter.error.partition(": ")[2]),
             Text(_first_bytes(letter.value)),
@@ -90,7 +121,8 @@ def _place(letter: DeadLetter) -> str:
     return f"{letter.topic}/{letter.partition}@{letter.offset}"
 
 
-def _time(time_ms: int) -> str:
+def time_of(time_ms: int) -> str:
+    """Milliseconds since the epoch as ISO 8601, UTC."""
     moment = datetime.fromtimestamp(time_ms / 1000, UTC)
     return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 

@@ -22,14 +22,20 @@ ATTEMPTS: Final = 3
 """Times that a message is tried, the first included; then it stays dead."""
 
 Correct = Callable[[DeadLetter], bytes | None]
+"""Gives the value to publish; None, or a `UsageError`, where there is none to be had."""
 
 
 @dataclass(frozen=True)
 class Retried:
-    """What became of dead letters: published again, or left dead after so many attempts."""
+    """What became of dead letters: published again, or left dead.
+
+    Those in `unmended`, a sentence each, are left for want of a value to publish; the others
+    after so many attempts.
+    """
 
     published: int
     left: int
+    unmended: tuple[str, ...] = ()
 
 
 def retry(
@@ -37,26 +43,49 @@ def retry(
     producer: Producer,
     letters: Sequence[tuple[DeadLetter, int]],
     correct: Correct = lambda letter: letter.value,
+    *,
+    named: bool = False,
 ) -> Retried:
     """Publish dead letters again, those that were not yet and have attempts left.
 
+    One that can't be mended does not keep the others from being published, unless they were
+    `named`.
+
     Delivery: at least once. A letter is marked only after the broker has acknowledged it: when
     the command dies in between, the next one publishes it again, with the same rank.
+
+    Raises
+    ------
+    UsageError
+        A named letter can't be mended; nothing is published.
     """
     fresh = [pair for pair in letters if pair[0].retried_at_ms is None]
     due = [pair for pair in fresh if pair[0].attempt < ATTEMPTS]
-    for letter, _ in due:
-        value = correct(letter)
-        if value is None:
-            raise UsageError(
-                f"{letter.topic}/{letter.partition}@{letter.offset} has no value: give one with "
-                f"--from FILE"
-            )
+    mended: list[tuple[tuple[DeadLetter, int], bytes]] = []
+    unmended: list[str] = []
+    for pair in due:
+        try:
+            mended.append((pair, _mended(pair[0], correct)))
+        except UsageError as error:
+            if named:
+                raise
+            unmended.append(str(error))
+    for (letter, _), value in mended:
         producer.publish([_key(letter, value)], [value], _headers(letter))
     producer.flush()
-    if due:
-        store.mark_retried(due, time.time_ns() // 1_000_000)
-    return Retried(len(due), len(fresh) - len(due))
+    if mended:
+        store.mark_retried([pair for pair, _ in mended], time.time_ns() // 1_000_000)
+    return Retried(len(mended), len(fresh) - len(mended), tuple(unmended))
+
+
+def _mended(letter: DeadLetter, correct: Correct) -> bytes:
+    value = correct(letter)
+    if value is None:
+        raise UsageError(
+            f"{letter.topic}/{letter.partition}@{letter.offset} has no value: give one with "
+            f"--from FILE"
+        )
+    return value
 
 
 def with_fields(changes: Mapping[str, Any]) -> Correct:
