@@ -63,12 +63,19 @@ class Patience:
     sleep: Callable[[float], None] = time.sleep
 
     def wait(self, name: str, ask: Callable[[], str]) -> Finding:
-        """Ask until there is nothing wrong; the last that was wrong when time is over."""
+        """Ask until there is nothing wrong; the last that was wrong when time is over.
+
+        What is waited for is said on standard error, once.
+        """
         until = self.clock() + self.timeout_s
+        told = False
         while True:
             wrong = ask()
             if not wrong or self.clock() >= until:
                 return Finding(name, wrong and f"{wrong}, after {self.timeout_s:.0f} s")
+            if not told:
+                told = True
+                print(f"{name}: {wrong}; waiting {self.timeout_s:.0f} s at most", file=sys.stderr)
             self.sleep(1.0)
 
 

@@ -182,7 +182,9 @@ def test_no_boards_at_all_is_wrong(grafana: FakeGrafana, folder: Path) -> None:
     assert "dashboards build" in look(grafana, folder)["boards"]
 
 
-def test_patience_asks_until_it_is_right_or_time_is_over() -> None:
+def test_patience_asks_until_it_is_right_or_time_is_over(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     seconds = [0.0]
 
     def sleep(step: float) -> None:
@@ -194,6 +196,8 @@ def test_patience_asks_until_it_is_right_or_time_is_over() -> None:
     assert seconds == [2.0]
     assert patience.wait("page", lambda: "not yet").wrong == "not yet, after 5 s"
     assert seconds == [7.0]
+    said = capsys.readouterr().err.splitlines()
+    assert said == ["page: not yet; waiting 5 s at most"] * 2
 
 
 def test_a_page_that_wants_its_token_is_there(grafana: FakeGrafana) -> None:
