@@ -176,8 +176,9 @@ def test_a_destination_is_never_the_topic_that_is_read() -> None:
 def test_a_file_that_is_no_such_yaml_is_told(tmp_path: Path, text: str, said: str) -> None:
     file = tmp_path / "mapping.yaml"
     file.write_text(text)
-    with pytest.raises(UsageError, match=said):
+    with pytest.raises(UsageError, match=said) as told:
         read_deployment(file)
+    assert "\n" not in str(told.value)
 
 
 def test_a_part_may_be_left_out_or_empty(tmp_path: Path) -> None:

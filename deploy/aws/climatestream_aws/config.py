@@ -206,7 +206,9 @@ def read(path: Path, **overrides: Any) -> Config:
     except OSError as error:
         raise UsageError(f"the configuration {path} can't be read: {error.strerror}") from error
     except yaml.YAMLError as error:
-        raise UsageError(f"the configuration {path} is no YAML: {error}") from error
+        raise UsageError(
+            f"the configuration {path} is no YAML: {' '.join(str(error).split())}"
+        ) from error
     if not isinstance(given, dict):
         raise UsageError(f"the configuration {path} is no table of names and values")
     given |= {name: value for name, value in overrides.items() if value is not None}

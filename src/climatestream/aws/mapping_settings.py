@@ -433,7 +433,7 @@ def read_deployment(path: Path) -> Deployment:
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"{path} can't be read: {error}") from error
     except yaml.YAMLError as error:
-        raise UsageError(f"{path} is no YAML: {error}") from error
+        raise UsageError(f"{path} is no YAML: {' '.join(str(error).split())}") from error
     parts = ("Function", "EventSourceMapping")
     good = isinstance(found, dict) and set(found) <= set(parts)
     if not good or not all(isinstance(part or {}, dict) for part in found.values()):
