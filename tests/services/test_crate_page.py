@@ -208,16 +208,18 @@ def test_the_map_draws_the_same_field_and_every_board_opens(
 ) -> None:
     """In a browser, pixel by pixel, without an error on its console."""
     drawn = []
-    for store in stores:
-        with launched() as browser, PageServer(store, port=0, clock=clock) as server:
-            page = Opened(browser.new_page(viewport={"width": 1440, "height": 900}))
-            page.tab.goto(f"{server.url}/?dataset={LOOK['dataset']}&variable=temperature&cells")
-            page.ready()
-            for board in ("pipeline", "quality"):
-                page.tab.click(f"#tab-{board}")
-                page.until(f"document.querySelector('#{board} table')")
-            drawn.append(page.tab.evaluate(PIXELS))
-        page.check()
+    with launched() as browser:
+        for store in stores:
+            with PageServer(store, port=0, clock=clock) as server:
+                page = Opened(browser.new_page(viewport={"width": 1440, "height": 900}))
+                page.tab.goto(f"{server.url}/?dataset={LOOK['dataset']}&variable=temperature&cells")
+                page.ready()
+                for board in ("pipeline", "quality"):
+                    page.tab.click(f"#tab-{board}")
+                    page.until(f"document.querySelector('#{board} table')")
+                drawn.append(page.tab.evaluate(PIXELS))
+                page.close()
+            page.check()
     ours, theirs = drawn
     assert len(set(ours)) > 10
     assert ours == theirs
