@@ -628,6 +628,12 @@ def test_the_page_survives_its_server_and_catches_up(weather: Path, open_page: O
     assert page.tab.is_visible("#problem")
     assert page.tab.inner_text("#live") == "not live"
     assert page.tab.title().startswith("disconnected · ")
+    titles = page.tab.evaluate(
+        """[["trouble", "The store is away"], ["disconnected"]].map((said) => {
+            climatestream.link.said(...said);
+            return document.title.split(" · ")[0]; })"""
+    )
+    assert titles == ["store trouble", "disconnected"]
     page.picture("disconnected")
     assert page.findings() == []
     page.tab.click("#zoom-in")

@@ -155,6 +155,7 @@ function status(word, sentence) {
   }
   if (word === "live") return;
   stale(true);
+  title();
   problem(
     word === "trouble"
       ? `${sentence}. Trying again.`
@@ -166,7 +167,7 @@ function status(word, sentence) {
 function stale(is) {
   if (document.body.classList.contains("stale") === is) return;
   document.body.classList.toggle("stale", is);
-  title();
+  if (!is) title();
   controls();
   // a time that was asked for in vain
   if (!is && !timeline.playing && timeline.time !== null && timeline.time !== field?.time) timeline.go(timeline.time);
