@@ -223,7 +223,8 @@ class _Sandbox:
 
     def ended(self) -> bool:
         """Whether the process has ended while it was idle."""
-        return self._process.poll() is not None
+        # without memory it is dead, though the thread that waits for it may not know it yet
+        return self._process.poll() is not None or _memory(self.pid) == 0
 
     def invoke(self, request_id: str, event: bytes) -> tuple[Outcome, int, bool]:
         """Send an event; what becomes of it, the memory at its peak [bytes], whether it lives."""
