@@ -24,6 +24,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from climatestream.brokers.kafka_admin import TopicSettings
 from climatestream.brokers.open import open_broker
+from climatestream.stores.duckdb import DuckDBStore
 from climatestream.testing.rows import Reading, rows
 from tests.services.crate import Node, Server
 from tests.services.faults import (
@@ -355,6 +356,8 @@ def test_a_command_interrupted_while_it_connects_ends_within_ten_seconds(
     command: str, number: signal.Signals, tmp_path: Path
 ) -> None:
     """Something takes the connection and never answers, as behind a firewall."""
+    with DuckDBStore(tmp_path / "x"):
+        pass  # an audit reads one that is there
     source = slices(READINGS) if command == "publish" else ["--store", f"duckdb:{tmp_path}/x"]
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"kafka://127.0.0.1:{silent.getsockname()[1]}/readings"
