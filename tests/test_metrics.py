@@ -7,9 +7,14 @@ from __future__ import annotations
 
 import math
 import socket
+import subprocess
+import sys
+import time
 import urllib.request
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import TYPE_CHECKING, cast
+from urllib.error import URLError
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
@@ -130,6 +135,26 @@ def test_a_mapping_says_what_it_has_counted(port: int) -> None:
     assert (after["batch_rows"], after["batch_seconds"]) == (100, 0.25)
     assert after["event_to_stored_seconds_bucket0.05"] == 0
     assert after["event_to_stored_seconds_bucket0.1"] == 900
+
+
+def test_a_publisher_serves_what_it_has_published_while_it_does(port: int) -> None:
+    command = ("publish", "simulation:", "--broker", "-", "--rate", "50/s")
+    with subprocess.Popen(
+        [sys.executable, "-m", "climatestream", *command, "--metrics-port", str(port)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    ) as publish:
+        try:
+            deadline = time.monotonic() + 30
+            published = 0.0
+            while published < 20:
+                assert publish.poll() is None
+                assert time.monotonic() < deadline
+                with suppress(ConnectionError, URLError):
+                    published = scrape(port)["climatestream_published_total"]
+                time.sleep(0.05)
+        finally:
+            publish.terminate()
 
 
 def test_only_our_own_metrics_are_served(meter: Meter, port: int) -> None:

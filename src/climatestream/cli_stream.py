@@ -7,7 +7,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,6 +32,7 @@ from climatestream.options import (
 )
 
 if TYPE_CHECKING:
+    from climatestream.meter import Counts
     from climatestream.normals import Rule
     from climatestream.ports import Producer, Start, Store
     from climatestream.stores.crate_tables import User
@@ -68,6 +69,8 @@ PUBLISH_DRAIN_S = 8.0
 )
 @pacing
 @selecting
+@setting("metrics-port", type=click.IntRange(0, 65535))
+@setting("metrics-host")
 @setting("log-format", type=click.Choice(["text", "json"]))
 @as_json
 @example("climatestream publish simulation: --broker - | head -n 1")
@@ -84,6 +87,8 @@ def publish(
     speed: str | None,
     loop: bool,
     shift_to_now: bool,
+    metrics_port: int | None,
+    metrics_host: str,
     log_format: str,
     json_: bool,
     **select: Any,
@@ -100,19 +105,23 @@ def publish(
     logs.configure("json" if log_format == "json" else "text")
     pace = pace_of(rate, speed, loop, shift_to_now)
     topic = _topic(partitions, replication, retention)
+    counts = Counts()
+    metrics = _metrics(counts, metrics_port, metrics_host)
     if follow:
         if rate or speed or loop or shift_to_now:
             raise UsageError("--follow publishes what appears when it does: leave the pace out")
-        return _follow(sources, select, broker, topic, units.duration_s(poll), state, json_)
+        poll_s = units.duration_s(poll)
+        with metrics:
+            return _follow(sources, select, broker, topic, poll_s, state, counts, json_)
     began = time.monotonic()
     with (
+        metrics,
         ExitStack() as stack,
         # closing the producer ends what waits for a broker that is away
         Interrupt(PUBLISH_DRAIN_S, stack.close) as interrupt,
         open_source_of(sources, select, interrupt) as source,
     ):
         batches = replay.paced(source, pace, replay.Clock(interrupt.stop))
-        counts = Counts()
         slices = None if loop else len(source.slices())
         with interrupt.at_once():
             producer = _producer(broker, topic, stack)
@@ -147,6 +156,7 @@ def _follow(
     topic: dict[str, Any],
     poll_s: float,
     state: Path,
+    counts: Counts,
     json_: bool,
 ) -> int:
     """`publish --follow`: until a signal comes."""
@@ -154,7 +164,6 @@ def _follow(
 
     from climatestream import pipeline
     from climatestream.follow import Follower, Memory, Waiting
-    from climatestream.meter import Counts
     from climatestream.sources.open import open_source
 
     narrowed = {name: text for name, text in select.items() if not name.startswith("cache")}
@@ -165,7 +174,6 @@ def _follow(
     of = {"source": list(sources), "broker": broker.partition("?")[0], **asked}
     memory = Memory(state, of)
     began = time.monotonic()
-    counts = Counts()
     with ExitStack() as stack, Interrupt(PUBLISH_DRAIN_S, stack.close) as interrupt:
         try:
             stack.enter_context(FileLock(f"{state}.lock", timeout=0))
@@ -206,6 +214,15 @@ def _follow(
     if json_:
         click.echo(orjson.dumps(result), err=True)
     return EXIT_CODE if interrupt.interrupted else 0
+
+
+def _metrics(counts: Counts, port: int | None, host: str) -> AbstractContextManager[None]:
+    """Serves what is published, where that was asked for."""
+    if port is None:
+        return nullcontext()
+    from climatestream import metrics
+
+    return metrics.served(metrics.PublishedCollector(counts), port, host)
 
 
 def _topic(

@@ -1,4 +1,4 @@
-"""What a consumer or an event source mapping does, as Prometheus metrics."""
+"""What a producer, a consumer or an event source mapping does, as Prometheus metrics."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from prometheus_client.core import (
 from prometheus_client.registry import Collector
 
 from climatestream.errors import UsageError
-from climatestream.meter import LATENCY_MS, Latencies, Meter
+from climatestream.meter import LATENCY_MS, Counts, Latencies, Meter
 
 if TYPE_CHECKING:
     from climatestream.aws.event_source import Counted
@@ -43,6 +43,21 @@ class MeterCollector(Collector):
         yield _lag(meter.lag)
         yield from _batch(meter.batch_rows, meter.batch_ms, "the store")
         yield _event_to_stored(meter.latencies, "the store")
+
+
+class PublishedCollector(Collector):
+    """Reads what `publish` has done when it is scraped."""
+
+    def __init__(self, counts: Counts) -> None:
+        self._counts = counts
+
+    def collect(self) -> Iterator[Metric]:
+        """The metrics as they are now."""
+        yield CounterMetricFamily(
+            "climatestream_published",
+            "Readings handed to the broker's client.",
+            self._counts.published,
+        )
 
 
 class MappingCollector(Collector):

@@ -102,7 +102,7 @@ SETTINGS: Final = (
     Setting(
         "metrics-port",
         None,
-        "Port on which a consumer or `lambda` serves Prometheus metrics. Without it, none are.",
+        "Port on which Prometheus metrics are served. Without it, none are.",
     ),
     Setting(
         "metrics-host",
