@@ -295,6 +295,30 @@ def test_every_hundredth_message_may_be_poison(double: CrateDouble, store: Crate
     assert len(double.rows) == 990
 
 
+def test_rows_that_the_server_takes_for_others_are_found(
+    double: CrateDouble, store: CrateStore
+) -> None:
+    """Seen of 6.4.3 where the statement makes the partition: the right number, the wrong rows."""
+
+    def shifted(request: dict[str, Any]) -> tuple[int, bytes] | None:
+        if len(request.get("bulk_args", [])) < 100:
+            return None
+        status, content = double.write(request)
+        answer = orjson.loads(content)
+        answer["results"] = answer["results"][-40:] + answer["results"][:-40]
+        return status, orjson.dumps(answer)
+
+    double.respond(shifted)
+    chosen = [
+        replace(reading, data={"station": "x" * 40_000}) if n in (7, 17) else reading
+        for n, reading in enumerate(readings(100))
+    ]
+    refusals = store.write(rows(*chosen))
+    assert [refusal.row for refusal in refusals] == [7, 17]
+    assert all("immense" in refusal.error for refusal in refusals)
+    assert len(double.rows) == 98
+
+
 def test_an_overloaded_server_gets_smaller_requests_and_then_larger_ones_again(
     double: CrateDouble, store: CrateStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
